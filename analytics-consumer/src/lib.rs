@@ -1,0 +1,1 @@
+//! Counts every click once: from Kafka to rollups, and answers statistics.

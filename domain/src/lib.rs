@@ -1,0 +1,24 @@
+//! The rules of the shortener, free of I/O: what a slug, a link and a shard
+//! are, where a prefix lives, how slugs are minted and links are signed.
+//!
+//! Nothing in this crate opens a socket, reads a clock or draws a random
+//! number; those come in as arguments.
+
+pub mod base62;
+pub mod link;
+pub mod long_url;
+pub mod mint;
+pub mod placement;
+pub mod shard;
+pub mod shard_map;
+pub mod signature;
+pub mod slug;
+pub mod timestamp;
+pub mod version;
+
+pub use link::{CreateId, DomainId, Link, LinkId, LinkKey, RedirectStatus, State};
+pub use long_url::LongUrl;
+pub use shard::{Epoch, ShardId};
+pub use slug::{Prefix, Slug};
+pub use timestamp::Timestamp;
+pub use version::Version;

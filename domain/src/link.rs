@@ -1,0 +1,166 @@
+//! A link: a slug, where it leads, and under which conditions.
+
+use uuid::Uuid;
+
+use crate::{LongUrl, Slug, Timestamp, Version};
+
+/// The domain that a slug belongs to. There is one, id 0, until branded domains
+/// come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainId(pub u32);
+
+impl DomainId {
+    pub const MAIN: Self = Self(0);
+}
+
+/// What a link is found by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkKey {
+    pub domain: DomainId,
+    pub slug: Slug,
+}
+
+/// Names one life of a slug: a slug that is deleted and made again leads a new
+/// life, and its clicks are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub Uuid);
+
+/// Names one attempt to create a link, over all its retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CreateId(pub Uuid);
+
+/// How a redirect is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RedirectStatus {
+    MovedPermanently,
+    Found,
+    TemporaryRedirect,
+    PermanentRedirect,
+}
+
+impl RedirectStatus {
+    /// From 301, 302, 307 or 308; `None` for any other number.
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            301 => Self::MovedPermanently,
+            302 => Self::Found,
+            307 => Self::TemporaryRedirect,
+            308 => Self::PermanentRedirect,
+            _ => return None,
+        })
+    }
+
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::MovedPermanently => 301,
+            Self::Found => 302,
+            Self::TemporaryRedirect => 307,
+            Self::PermanentRedirect => 308,
+        }
+    }
+
+    /// Whether a client may keep the answer (301 and 308).
+    #[must_use]
+    pub const fn is_permanent(self) -> bool {
+        matches!(self, Self::MovedPermanently | Self::PermanentRedirect)
+    }
+}
+
+/// The state of a link, stored as its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    Active = 1,
+    /// Switched off by its owner; can be switched on again.
+    Disabled = 2,
+    /// Taken down by the operator.
+    Blocked = 3,
+    /// A tombstone: the slug had a link.
+    Deleted = 4,
+}
+
+impl State {
+    #[must_use]
+    pub const fn from_number(number: i32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Active,
+            2 => Self::Disabled,
+            3 => Self::Blocked,
+            4 => Self::Deleted,
+            _ => return None,
+        })
+    }
+
+    /// The name that the API uses.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::Blocked => "blocked",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// A link as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub key: LinkKey,
+    pub id: LinkId,
+    pub long_url: LongUrl,
+    pub redirect_status: RedirectStatus,
+    pub tenant: String,
+    pub state: State,
+    pub version: Version,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub valid_since: Option<Timestamp>,
+    pub valid_until: Option<Timestamp>,
+    pub max_visits: Option<u64>,
+    pub title: Option<String>,
+    pub tags: Vec<String>,
+    pub forward_query: bool,
+    pub password_hash: Option<String>,
+    pub create_id: CreateId,
+    pub source: Option<Vec<u8>>,
+    pub signature: [u8; crate::signature::LEN],
+}
+
+/// What a visitor gets to see of a link at an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Redirect,
+    /// Asks for a password first.
+    Password,
+    /// 404: disabled, or its time has not come.
+    NotFound,
+    /// 410: deleted or expired.
+    Gone,
+    /// 451: taken down.
+    Blocked,
+}
+
+impl Link {
+    /// Decides what a visitor sees at `now`, visit limits apart.
+    #[must_use]
+    pub fn verdict(&self, now: Timestamp) -> Verdict {
+        match self.state {
+            State::Deleted => return Verdict::Gone,
+            State::Blocked => return Verdict::Blocked,
+            State::Disabled => return Verdict::NotFound,
+            State::Active => {}
+        }
+        if self.valid_until.is_some_and(|until| now >= until) {
+            return Verdict::Gone;
+        }
+        if self.valid_since.is_some_and(|since| now < since) {
+            return Verdict::NotFound;
+        }
+        if self.password_hash.is_some() {
+            return Verdict::Password;
+        }
+        Verdict::Redirect
+    }
+}

@@ -1,0 +1,176 @@
+//! Slugs and their prefixes: the names that links and shards are found by.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use crate::base62;
+
+/// The first two characters of a slug, both base62: what routing looks at.
+/// A number from 0 to 3,843.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix(u16);
+
+impl Prefix {
+    /// How many prefixes there are: 62 x 62.
+    pub const COUNT: usize = 3_844;
+
+    /// Parses exactly two base62 characters.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let [a, b] = text.as_bytes() else { return None };
+        Some(Self(
+            base62::value(*a)? * base62::RADIX + base62::value(*b)?,
+        ))
+    }
+
+    /// The prefix with this index, if it is below [`Prefix::COUNT`].
+    #[must_use]
+    pub fn from_index(index: usize) -> Option<Self> {
+        u16::try_from(index)
+            .ok()
+            .filter(|_| index < Self::COUNT)
+            .map(Self)
+    }
+
+    /// All prefixes, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..3_844).map(Self)
+    }
+
+    /// The place of this prefix in a table of all of them.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The two characters, as ASCII bytes.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 2] {
+        [
+            base62::digit(self.0 / base62::RADIX),
+            base62::digit(self.0 % base62::RADIX),
+        ]
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b] = self.bytes();
+        write!(f, "{}{}", char::from(a), char::from(b))
+    }
+}
+
+impl fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Prefix({self})")
+    }
+}
+
+/// Why a text is no slug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("a slug has {min} to {max} characters", min = Slug::MIN_LEN, max = Slug::MAX_LEN)]
+    Length,
+    #[error("a slug consists of 0-9, A-Z, a-z, '-' and '_'")]
+    Character,
+    #[error("a slug starts with two characters of 0-9, A-Z, a-z")]
+    Prefix,
+}
+
+/// The last part of a short link: 3 to 64 characters of `[0-9A-Za-z_-]`,
+/// case-sensitive, the first two base62.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slug(Box<str>);
+
+impl Slug {
+    pub const MIN_LEN: usize = 3;
+    pub const MAX_LEN: usize = 64;
+    /// A minted slug: its prefix and [`crate::mint::SUFFIX_LEN`] more.
+    pub const MINTED_LEN: usize = 8;
+
+    /// Checks a text and takes it.
+    ///
+    /// # Errors
+    /// Says which of the rules the text breaks.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        Self::check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Checks a text without taking it.
+    ///
+    /// # Errors
+    /// Says which of the rules the text breaks.
+    pub fn check(text: &str) -> Result<Prefix, Error> {
+        if !(Self::MIN_LEN..=Self::MAX_LEN).contains(&text.len()) {
+            return Err(Error::Length);
+        }
+        let bytes = text.as_bytes();
+        if !bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        {
+            return Err(Error::Character);
+        }
+        // All bytes are ASCII by now, so that the cut is at a character.
+        Prefix::parse(&text[..2]).ok_or(Error::Prefix)
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What routing looks at.
+    #[must_use]
+    pub fn prefix(&self) -> Prefix {
+        Prefix::parse(&self.0[..2]).expect("a slug starts with two base62 characters")
+    }
+}
+
+impl Borrow<str> for Slug {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Slug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Slug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slug({})", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_and_indices_map_one_to_one() {
+        for (index, prefix) in Prefix::all().enumerate() {
+            assert_eq!(prefix.index(), index);
+            assert_eq!(Prefix::parse(&prefix.to_string()), Some(prefix));
+        }
+        assert_eq!(Prefix::all().count(), Prefix::COUNT);
+        assert_eq!(Prefix::from_index(Prefix::COUNT), None);
+        assert_eq!(Prefix::parse("00").map(Prefix::index), Some(0));
+        assert_eq!(Prefix::parse("zz").map(Prefix::index), Some(3_843));
+    }
+
+    #[test]
+    fn slugs_of_the_wrong_shape_are_refused() {
+        assert_eq!(Slug::parse("ab"), Err(Error::Length));
+        assert_eq!(Slug::parse(&"a".repeat(65)), Err(Error::Length));
+        assert_eq!(Slug::parse("ab c"), Err(Error::Character));
+        assert_eq!(Slug::parse("abé"), Err(Error::Character));
+        assert_eq!(Slug::parse("-abc"), Err(Error::Prefix));
+        assert_eq!(Slug::parse("a_bc"), Err(Error::Prefix));
+        assert!(Slug::parse("ab-_").is_ok());
+        assert!(Slug::parse(&"a".repeat(64)).is_ok());
+    }
+}

@@ -1,0 +1,1 @@
+//! The HTTP edge: redirects, the API, the caches, the click spool.

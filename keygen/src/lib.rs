@@ -1,0 +1,1 @@
+//! Leases of unique, unguessable slugs from durable counters.

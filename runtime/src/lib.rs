@@ -1,0 +1,1 @@
+//! The life of a process: configuration, logs, traces, the admin port, drain.

@@ -1,0 +1,1 @@
+//! The storage node of one shard: links in Postgres or SQLite, over gRPC.
