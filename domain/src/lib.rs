@@ -16,7 +16,10 @@ pub mod slug;
 pub mod timestamp;
 pub mod version;
 
-pub use link::{CreateId, DomainId, Link, LinkId, LinkKey, RedirectStatus, State};
+pub use link::{
+    Change, CreateId, DomainId, Link, LinkId, LinkKey, NewLink, Patch, RedirectStatus, SlugKind,
+    State, Verdict,
+};
 pub use long_url::LongUrl;
 pub use shard::{Epoch, ShardId};
 pub use slug::{Prefix, Slug};

@@ -164,3 +164,93 @@ impl Link {
         Verdict::Redirect
     }
 }
+
+/// Where a slug comes from, which decides what a conflict means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlugKind {
+    /// From a key lease, unique by construction: a conflict is retried with the
+    /// next key.
+    Minted,
+    /// Chosen by the caller: a conflict is the caller's to solve.
+    Alias,
+}
+
+/// What a create asks for. The shard adds id, version, times and signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLink {
+    pub key: LinkKey,
+    pub kind: SlugKind,
+    pub create_id: CreateId,
+    pub long_url: LongUrl,
+    pub redirect_status: RedirectStatus,
+    pub tenant: String,
+    pub valid_since: Option<Timestamp>,
+    pub valid_until: Option<Timestamp>,
+    pub max_visits: Option<u64>,
+    pub title: Option<String>,
+    pub tags: Vec<String>,
+    pub forward_query: bool,
+    pub password_hash: Option<String>,
+}
+
+/// What an edit does to a field that may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Change<T> {
+    #[default]
+    Keep,
+    Clear,
+    Set(T),
+}
+
+impl<T: Clone> Change<T> {
+    fn apply(&self, field: &mut Option<T>) {
+        match self {
+            Self::Keep => {}
+            Self::Clear => *field = None,
+            Self::Set(value) => *field = Some(value.clone()),
+        }
+    }
+}
+
+/// An edit: what is not named stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Patch {
+    pub long_url: Option<LongUrl>,
+    pub redirect_status: Option<RedirectStatus>,
+    /// Never [`State::Deleted`]: deleting is a request of its own.
+    pub state: Option<State>,
+    pub valid_since: Change<Timestamp>,
+    pub valid_until: Change<Timestamp>,
+    pub max_visits: Change<u64>,
+    pub title: Change<String>,
+    pub tags: Option<Vec<String>>,
+    pub forward_query: Option<bool>,
+    pub password_hash: Change<String>,
+}
+
+impl Patch {
+    /// Changes the named fields. Version, time and signature are the store's to
+    /// set.
+    pub fn apply(&self, link: &mut Link) {
+        if let Some(long_url) = &self.long_url {
+            link.long_url = long_url.clone();
+        }
+        if let Some(status) = self.redirect_status {
+            link.redirect_status = status;
+        }
+        if let Some(state) = self.state {
+            link.state = state;
+        }
+        if let Some(tags) = &self.tags {
+            link.tags.clone_from(tags);
+        }
+        if let Some(forward_query) = self.forward_query {
+            link.forward_query = forward_query;
+        }
+        self.valid_since.apply(&mut link.valid_since);
+        self.valid_until.apply(&mut link.valid_until);
+        self.max_visits.apply(&mut link.max_visits);
+        self.title.apply(&mut link.title);
+        self.password_hash.apply(&mut link.password_hash);
+    }
+}

@@ -1,0 +1,56 @@
+//! How a generated client reaches its server: over the network, or straight into
+//! a service of the same process.
+
+use http::{Request, Response, header};
+use tonic::body::Body;
+use tonic::transport::{Channel, Server};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt as _};
+
+use crate::auth::ServiceToken;
+
+/// What the generated clients are used with, whichever way it goes. Cheap to
+/// clone.
+pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+
+/// A transport over the network. Each request carries the service token.
+#[must_use]
+pub fn over(channel: Channel, token: &ServiceToken) -> Transport {
+    let token = token.header();
+    BoxCloneSyncService::new(
+        channel
+            .map_request(move |mut request: Request<Body>| {
+                request
+                    .headers_mut()
+                    .insert(header::AUTHORIZATION, token.clone());
+                request
+            })
+            .map_err(BoxError::from),
+    )
+}
+
+/// A transport into a generated server of this process: the messages are encoded
+/// and decoded as ever, and no socket is involved.
+pub fn in_process<S>(server: S) -> Transport
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(server.map_err(Into::into))
+}
+
+/// A gRPC server with the limits that all our services share. Add services to the
+/// router it gives, and serve that on a bound listener.
+#[must_use]
+pub fn server() -> Server {
+    use std::time::Duration;
+    Server::builder()
+        .tcp_nodelay(true)
+        // A peer behind a cut cable is noticed within 13 s.
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(3)))
+        // More concurrent streams than this on one connection are refused rather
+        // than queued: a gateway batches, so it needs few.
+        .max_concurrent_streams(1_024)
+}
