@@ -1,1 +1,17 @@
 //! The life of a process: configuration, logs, traces, the admin port, drain.
+//!
+//! A binary's `main` is one call of [`main`], with a function that binds, builds,
+//! serves and drains.
+
+pub mod admin;
+pub mod config;
+mod logs;
+mod process;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod secrets;
+mod shutdown;
+pub mod traces;
+
+pub use process::{Error, Process, main};
+pub use shutdown::Shutdown;

@@ -1,0 +1,272 @@
+//! Options: from flags, the environment and a file, in this order of precedence.
+//!
+//! The file is TOML with one key per option, named as the flag with `_` for `-`.
+//! What it says becomes the option's default, so flags and environment win.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The options of one binary.
+pub trait Options: clap::Parser + Send + 'static {
+    /// The options that every process has.
+    fn process(&self) -> &ProcessOptions;
+
+    /// Where the admin port listens.
+    fn admin_listen(&self) -> SocketAddr;
+
+    /// Checks what no single option can: how options fit together.
+    ///
+    /// # Errors
+    /// Names the option and what is wrong with it.
+    fn check(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
+
+/// The options that every process has.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Process")]
+pub struct ProcessOptions {
+    /// TOML file with further options, one key per flag, `_` for `-`
+    #[arg(long, env = "WAYPOST_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Which log lines are written: error, warn, info, debug, trace, or per module
+    #[arg(
+        long,
+        env = "WAYPOST_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+
+    /// How log lines look; auto: text on a terminal, else one JSON object a line
+    #[arg(long, env = "WAYPOST_LOG_FORMAT", default_value = "auto")]
+    pub log_format: LogFormat,
+
+    /// Time to finish what has begun after SIGTERM or SIGINT, in milliseconds
+    #[arg(long = "shutdown-grace-ms", env = "WAYPOST_SHUTDOWN_GRACE_MS",
+          default_value = "25000", value_name = "MS", value_parser = milliseconds)]
+    pub shutdown_grace: Duration,
+
+    /// OpenTelemetry collector (OTLP over gRPC) for traces, as a URL; none: no traces
+    #[arg(long, env = "WAYPOST_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// One in this many requests without a trace of their own is traced
+    #[arg(
+        long,
+        env = "WAYPOST_TRACE_ONE_IN",
+        default_value = "1000",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub trace_one_in: u32,
+
+    /// Threads that serve; 0: one per core
+    #[arg(long, env = "WAYPOST_THREADS", default_value = "0", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub threads: u16,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Auto,
+    Json,
+    Text,
+}
+
+/// An option that cannot be worked with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option}: {problem}")]
+pub struct Invalid {
+    /// The flag, with its dashes.
+    pub option: &'static str,
+    pub problem: String,
+}
+
+/// Why there are no options to start with.
+#[derive(Debug)]
+pub enum Stop {
+    /// `--help` or `--version`: the text to print.
+    Shown(String),
+    /// One line that names the option and what is wrong.
+    Bad(String),
+}
+
+/// Reads flags (without the program's name), environment and file.
+///
+/// # Errors
+/// Says in one line what is wrong, or gives the text that was asked for.
+pub fn parse<C: Options>(flags: impl IntoIterator<Item = OsString>) -> Result<C, Stop> {
+    let mut arguments = vec![OsString::from(C::command().get_name())];
+    arguments.extend(flags);
+    let mut command = C::command();
+    if let Some(file) = file_option(&arguments) {
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            Stop::Bad(format!("--config: cannot read {}: {error}", file.display()))
+        })?;
+        command = with_defaults(command, &file, &text)?;
+    }
+    let options = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| C::from_arg_matches(&matches))
+        .map_err(|error| stop(&error))?;
+    options
+        .check()
+        .map_err(|invalid| Stop::Bad(invalid.to_string()))?;
+    Ok(options)
+}
+
+/// Whole milliseconds, at least 1.
+///
+/// # Errors
+/// If the text is no such number.
+pub fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(0) | Err(_) => Err("expected a whole number of milliseconds from 1 on".to_owned()),
+        Ok(millis) => Ok(Duration::from_millis(millis)),
+    }
+}
+
+/// The file that the flags or the environment name, before anything is parsed.
+fn file_option(arguments: &[OsString]) -> Option<PathBuf> {
+    let flag = arguments.iter().enumerate().find_map(|(at, argument)| {
+        let text = argument.to_str()?;
+        if text == "--config" {
+            return arguments.get(at + 1).cloned();
+        }
+        text.strip_prefix("--config=").map(OsString::from)
+    });
+    flag.or_else(|| std::env::var_os("WAYPOST_CONFIG").filter(|value| !value.is_empty()))
+        .map(PathBuf::from)
+}
+
+fn with_defaults(
+    mut command: clap::Command,
+    file: &Path,
+    text: &str,
+) -> Result<clap::Command, Stop> {
+    let bad = |problem: String| Stop::Bad(format!("--config: {}: {problem}", file.display()));
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| bad(error.message().replace('\n', " ")))?;
+    for (key, value) in table {
+        let id = command
+            .get_arguments()
+            .find(|arg| {
+                arg.get_long()
+                    .is_some_and(|long| long.replace('-', "_") == key)
+            })
+            .map(|arg| arg.get_id().clone())
+            .filter(|id| id != "config")
+            .ok_or_else(|| bad(format!("there is no option \"{key}\"")))?;
+        let value = plain(&value).ok_or_else(|| {
+            bad(format!(
+                "\"{key}\" is not a text, a number, true, false or a list of texts"
+            ))
+        })?;
+        command = command.mut_arg(id, |arg| arg.required(false).default_value(value));
+    }
+    Ok(command)
+}
+
+/// The text that the same value has on the command line.
+fn plain(value: &toml::Value) -> Option<String> {
+    Some(match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Float(number) => number.to_string(),
+        toml::Value::Boolean(truth) => truth.to_string(),
+        toml::Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str())
+            .collect::<Option<Vec<_>>>()?
+            .join(","),
+        toml::Value::Datetime(_) | toml::Value::Table(_) => return None,
+    })
+}
+
+fn stop(error: &clap::Error) -> Stop {
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Shown(error.to_string()),
+        _ => {
+            let text = error.to_string();
+            let first = text.split("\n\n").next().unwrap_or_default();
+            let line = first.split_whitespace().collect::<Vec<_>>().join(" ");
+            Stop::Bad(line.trim_start_matches("error: ").to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "sample")]
+    struct Sample {
+        #[command(flatten)]
+        process: ProcessOptions,
+        /// Where it listens
+        #[arg(long, default_value = "127.0.0.1:1")]
+        listen: SocketAddr,
+        /// A database, as a URL
+        #[arg(long)]
+        postgres_url: String,
+    }
+
+    impl Options for Sample {
+        fn process(&self) -> &ProcessOptions {
+            &self.process
+        }
+        fn admin_listen(&self) -> SocketAddr {
+            self.listen
+        }
+    }
+
+    fn read(flags: &[&str]) -> Result<Sample, String> {
+        parse(flags.iter().map(OsString::from)).map_err(|stop| match stop {
+            Stop::Shown(text) | Stop::Bad(text) => text,
+        })
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text =
+            "listen = \"127.0.0.1:2\"\npostgres_url = \"postgres://a\"\nshutdown_grace_ms = 7\n";
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let sample = read(&["--config", path, "--listen", "127.0.0.1:3"]).unwrap();
+        assert_eq!(sample.listen.port(), 3);
+        assert_eq!(sample.postgres_url, "postgres://a");
+        assert_eq!(sample.process.shutdown_grace, Duration::from_millis(7));
+    }
+
+    #[test]
+    fn bad_configuration_is_one_line_that_names_the_option() {
+        let missing = read(&[]).unwrap_err();
+        assert!(
+            missing.contains("--postgres-url") && !missing.contains('\n'),
+            "{missing}"
+        );
+        let wrong = read(&["--postgres-url", "x", "--listen", "nowhere"]).unwrap_err();
+        assert!(
+            wrong.contains("--listen") && !wrong.contains('\n'),
+            "{wrong}"
+        );
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"lisen = \"127.0.0.1:2\"").unwrap();
+        let unknown = read(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+        assert!(unknown.contains("\"lisen\""), "{unknown}");
+    }
+}

@@ -1,0 +1,184 @@
+//! From `main` to exit code: what all binaries do before and after they serve.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use prometheus::Registry;
+use prometheus::process_collector::ProcessCollector;
+use tokio::net::TcpListener;
+
+use crate::admin::{self, Readiness};
+use crate::config::{self, Invalid, Options, Stop};
+use crate::traces::Sampler;
+use crate::{Shutdown, logs};
+
+/// `EX_USAGE` of sysexits.h: the configuration is wrong, so that starting again
+/// does not help.
+const EXIT_BAD_CONFIG: u8 = 64;
+
+/// What a drain may take beyond its grace period before the process is ended.
+const OVERRUN: Duration = Duration::from_secs(2);
+
+/// What every part of a process shares. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub shutdown: Shutdown,
+    pub readiness: Readiness,
+    pub registry: Registry,
+    pub sampler: Sampler,
+}
+
+/// Why a process could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operator must change an option.
+    #[error(transparent)]
+    Config(#[from] Invalid),
+    #[error("failed to {doing}")]
+    Failed {
+        /// What was being done, as in "failed to bind 127.0.0.1:80".
+        doing: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// Wraps an error with what was being done.
+    pub fn failed(
+        doing: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed {
+            doing: doing.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// Runs a binary: reads its options, starts logs, signals and the admin port, and
+/// calls `serve`, which returns when it has drained.
+pub fn main<C, F>(service: &'static str, serve: impl FnOnce(C, Process) -> F) -> ExitCode
+where
+    C: Options,
+    F: Future<Output = Result<(), Error>>,
+{
+    let options: C = match config::parse(std::env::args_os().skip(1)) {
+        Ok(options) => options,
+        Err(Stop::Shown(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Stop::Bad(line)) => return bad_config(service, &line),
+    };
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all();
+    if options.process().threads > 0 {
+        builder.worker_threads(options.process().threads.into());
+    }
+    let runtime = match builder.build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{service}: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run(service, options, serve));
+    // Tasks that are left over hold nothing that was acknowledged.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
+}
+
+async fn run<C, F>(
+    service: &'static str,
+    options: C,
+    serve: impl FnOnce(C, Process) -> F,
+) -> ExitCode
+where
+    C: Options,
+    F: Future<Output = Result<(), Error>>,
+{
+    // The exporter of traces needs the runtime, so that logs start inside it.
+    let exporter = match logs::start(service, options.process()) {
+        Ok(exporter) => exporter,
+        Err(invalid) => return bad_config(service, &invalid.to_string()),
+    };
+    let sampler = match &exporter {
+        Some(_) => Sampler::one_in(options.process().trace_one_in),
+        None => Sampler::OFF,
+    };
+    let process = Process {
+        shutdown: Shutdown::new(options.process().shutdown_grace),
+        readiness: Readiness::default(),
+        registry: Registry::new(),
+        sampler,
+    };
+    let result = match start_admin(&options, &process).await {
+        Ok(()) => {
+            let shutdown = process.shutdown.clone();
+            tokio::select! {
+                result = serve(options, process) => result,
+                () = overrun(&shutdown) => Err(Error::failed("drain in time", "the grace period is over")),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    if let Some(exporter) = exporter {
+        // It blocks while it sends, on a thread that may.
+        let _ = tokio::task::spawn_blocking(move || exporter.stop()).await;
+    }
+    match result {
+        Ok(()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(Error::Config(invalid)) => bad_config(service, &invalid.to_string()),
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%error, source, "ended by an error");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start_admin<C: Options>(options: &C, process: &Process) -> Result<(), Error> {
+    let address = options.admin_listen();
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Error::Config(Invalid {
+            option: "--admin-listen",
+            problem: format!("cannot bind {address}: {error}"),
+        })
+    })?;
+    process
+        .registry
+        .register(Box::new(ProcessCollector::for_self()))
+        .map_err(|error| Error::failed("register process metrics", error))?;
+    process
+        .shutdown
+        .on_signals()
+        .map_err(|error| Error::failed("listen to signals", error))?;
+    let drained = process.readiness.condition("not draining");
+    drained.set(true);
+    let shutdown = process.shutdown.clone();
+    tokio::spawn(async move {
+        shutdown.requested().await;
+        drained.set(false);
+    });
+    tokio::spawn(admin::serve(
+        listener,
+        process.readiness.clone(),
+        process.registry.clone(),
+    ));
+    Ok(())
+}
+
+/// Returns when a drain has taken too long.
+async fn overrun(shutdown: &Shutdown) {
+    shutdown.requested().await;
+    tokio::time::sleep_until(shutdown.deadline() + OVERRUN).await;
+}
+
+fn bad_config(service: &str, line: &str) -> ExitCode {
+    eprintln!("{service}: bad configuration: {line}");
+    ExitCode::from(EXIT_BAD_CONFIG)
+}

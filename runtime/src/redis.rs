@@ -1,0 +1,88 @@
+//! A handle to a Redis Cluster with the settings that make a lost node an error
+//! within milliseconds instead of a stall of seconds.
+
+use std::time::Duration;
+
+use redis::aio::ConnectionLike as _;
+use redis::cluster::{ClusterClientBuilder, ClusterConfig};
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{Cmd, RedisError};
+
+use crate::config::Invalid;
+
+/// Times for one command. A cache that takes longer than the shard is no cache.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// For one answer of one node.
+    pub response: Duration,
+    /// For a command with all its retries and redirections.
+    pub overall: Duration,
+}
+
+/// A connection that is shared by all tasks: it pipelines by itself, and more
+/// than one per process is slower. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    connection: ClusterConnection,
+    overall: Duration,
+}
+
+/// Why a command gave nothing. The caller treats both as a miss.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to get an answer from redis within {0:?}")]
+    Timeout(Duration),
+    #[error("failed to run a redis command")]
+    Command(#[from] RedisError),
+}
+
+impl Redis {
+    /// Starts to connect to a cluster, given some of its nodes (`host:port`), in
+    /// the background: commands fail until it is there.
+    ///
+    /// # Errors
+    /// If a node's name is none.
+    pub fn connect(nodes: &[String], times: Times) -> Result<Self, Invalid> {
+        let invalid = |problem: String| Invalid {
+            option: "--redis",
+            problem,
+        };
+        let client = ClusterClientBuilder::new(nodes.iter().map(|node| format!("redis://{node}")))
+            .tcp_settings(TcpSettings::default().set_nodelay(true))
+            .connection_timeout(Duration::from_millis(250))
+            .response_timeout(times.response)
+            .overall_response_timeout(Some(times.overall))
+            // One more try covers a slot that has just moved.
+            .retries(1)
+            .min_retry_wait(1)
+            .max_retry_wait(10)
+            .build()
+            .map_err(|error| invalid(error.to_string()))?;
+        let connection = client.get_pending_async_connection_with_config(ClusterConfig::new());
+        Ok(Self {
+            connection,
+            overall: times.overall,
+        })
+    }
+
+    /// Runs one command within the overall time.
+    ///
+    /// # Errors
+    /// When the node cannot be asked in time, or refuses.
+    pub async fn run<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
+        let mut connection = self.connection.clone();
+        // The client's own limit does not cover the wait for the first connection.
+        let value = tokio::time::timeout(self.overall, connection.req_packed_command(command))
+            .await
+            .map_err(|_| Error::Timeout(self.overall))??;
+        let value = redis::from_redis_value(value).map_err(RedisError::from)?;
+        Ok(value)
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,32 @@
+//! Secrets: one file each in a folder, as Kubernetes mounts them. Never on the
+//! command line, where every user of the machine could read them.
+
+use std::path::Path;
+
+use crate::config::Invalid;
+
+/// Reads a secret and cuts the white space around it.
+///
+/// # Errors
+/// Says which file is missing, empty or unreadable; never what it holds.
+pub fn read(folder: &Path, name: &str) -> Result<String, Invalid> {
+    let file = folder.join(name);
+    let problem = match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim().is_empty() => format!("the file {} is empty", file.display()),
+        Ok(text) => return Ok(text.trim().to_owned()),
+        Err(error) => format!("cannot read {}: {error}", file.display()),
+    };
+    Err(Invalid {
+        option: "--secrets-dir",
+        problem,
+    })
+}
+
+/// The error for a secret that was read and does not have the right shape.
+#[must_use]
+pub fn malformed(name: &str, problem: &str) -> Invalid {
+    Invalid {
+        option: "--secrets-dir",
+        problem: format!("the secret \"{name}\" is malformed: {problem}"),
+    }
+}
