@@ -1,0 +1,3 @@
+//! The testbed's own parts do what tests of the cluster rest on.
+
+mod postgres;
