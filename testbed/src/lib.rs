@@ -4,15 +4,29 @@
 //! builds in seconds; a test on a runtime calls it from `spawn_blocking` or before
 //! the runtime starts.
 
-pub mod error;
+pub mod broker;
+pub mod cache;
+pub mod cluster;
+mod error;
+pub mod http;
 mod port;
-mod postgres;
+pub mod postgres;
 mod process;
 mod program;
+pub mod proxy;
+mod redis_cluster;
+mod resp;
 mod sandbox;
 mod secret;
+pub mod service;
+pub mod token;
 
+pub use broker::Broker;
+pub use cluster::Cluster;
 pub use error::{Error, Result};
 pub use port::Port;
 pub use postgres::Postgres;
+pub use proxy::Proxy;
+pub use redis_cluster::{RedisCluster, RedisNode};
 pub use sandbox::Sandbox;
+pub use service::Service;

@@ -98,7 +98,11 @@ impl Sandbox {
     }
 
     /// Stops every process and removes the folder, and returns when that is done.
+    /// (A test that is panicking prints the ends of the logs first.)
     pub fn end(&self) {
+        if std::thread::panicking() {
+            self.print_logs();
+        }
         let guardian = self.lock().take();
         if let Some(Guardian { mut shell, records }) = guardian {
             drop(records);
@@ -125,6 +129,12 @@ impl Sandbox {
             StopSignal::Quit => "QUIT",
         };
         let mut command = Command::new("sh");
+        // What the developer has set is not meant for these.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"WAYPOST_") {
+                command.env_remove(name);
+            }
+        }
         command
             .args(["-c", RECORD_AND_RUN, signal])
             .arg(&spec.program)
@@ -174,9 +184,6 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.print_logs();
-        }
         self.end();
     }
 }

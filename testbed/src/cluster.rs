@@ -1,0 +1,126 @@
+//! The whole cluster, wired up.
+
+mod builder;
+mod secrets;
+
+use std::sync::Arc;
+
+pub use builder::{Builder, Link};
+pub use secrets::Secrets;
+use waypost_domain::ShardId;
+
+use crate::broker::Broker;
+use crate::error::Result;
+use crate::postgres::Postgres;
+use crate::proxy::Proxy;
+use crate::redis_cluster::RedisCluster;
+use crate::sandbox::Sandbox;
+use crate::service::Service;
+use crate::token;
+
+/// A running cluster; stopped and removed when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    pub gateways: Vec<Service>,
+    pub consumers: Vec<Service>,
+    pub keygens: Vec<Service>,
+    pub shards: Vec<Shard>,
+    pub redis: RedisCluster,
+    pub broker: Broker,
+    /// Between the broker and its clients, if asked for.
+    pub broker_proxy: Option<Proxy>,
+    /// With the databases `keygen` and `analytics`.
+    pub postgres: Postgres,
+    pub secrets: Secrets,
+    sandbox: Arc<Sandbox>,
+}
+
+/// One shard: its database and the processes in front of it.
+#[derive(Debug)]
+pub struct Shard {
+    pub id: ShardId,
+    pub nodes: Vec<Service>,
+    /// With the database [`Shard::DATABASE`].
+    pub postgres: Postgres,
+    /// Between the database and the nodes, if asked for.
+    pub postgres_proxy: Option<Proxy>,
+}
+
+impl Shard {
+    pub const DATABASE: &str = "shard";
+
+    /// The URL of its database, past any proxy.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.postgres.url(Self::DATABASE)
+    }
+}
+
+impl Cluster {
+    pub const KEYGEN_DATABASE: &str = "keygen";
+    pub const ANALYTICS_DATABASE: &str = "analytics";
+
+    /// A small cluster, to be changed before it starts.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// `http://host:port` of a gateway.
+    #[must_use]
+    pub fn url(&self, gateway: usize) -> String {
+        format!("http://{}", self.gateways[gateway].address())
+    }
+
+    /// A bearer token of tenant `default` with every scope.
+    #[must_use]
+    pub fn token(&self) -> String {
+        self.token_for("default", token::ALL_SCOPES)
+    }
+
+    /// A bearer token of this tenant with these scopes, separated by spaces.
+    #[must_use]
+    pub fn token_for(&self, tenant: &str, scopes: &str) -> String {
+        token::sign(self.secrets.jwt.as_bytes(), tenant, scopes)
+    }
+
+    /// The URL of the rollups' database.
+    #[must_use]
+    pub fn analytics_url(&self) -> String {
+        self.postgres.url(Self::ANALYTICS_DATABASE)
+    }
+
+    /// The sandbox that everything runs in.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Every process of ours.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        let nodes = self.shards.iter().flat_map(|shard| &shard.nodes);
+        self.gateways
+            .iter()
+            .chain(&self.consumers)
+            .chain(&self.keygens)
+            .chain(nodes)
+    }
+
+    /// Starts every process of ours again that has ended, and does not wait for it;
+    /// answers their names.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn revive(&self) -> Result<Vec<&str>> {
+        let dead = self.services().filter(|service| !service.is_running());
+        dead.map(|service| service.start_again().map(|()| service.name()))
+            .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // All at once instead of one after the other by the fields.
+        self.sandbox.end();
+    }
+}
