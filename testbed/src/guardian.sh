@@ -48,8 +48,8 @@ for entry in $recorded; do
     children_of "$pid"
     all="$all $pid $children"
     for each in $children; do kill -CONT "$each"; done
-    kill -CONT -- "-$pid"
-    kill "-${entry##*:}" -- "-$pid"
+    kill -CONT "-$pid"
+    kill "-${entry##*:}" "-$pid"
 done
 
 any_left() {
@@ -70,7 +70,7 @@ while [ "$rounds" -lt 40 ] && any_left; do
 done
 for each in $all; do
     kill -KILL "$each"
-    kill -KILL -- "-$each"
+    kill -KILL "-$each"
 done
 
 # A dying process may still have been writing.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use waypost_testbed::{Broker, Postgres, RedisCluster, Sandbox};
+use waypost_testbed::{Broker, Postgres, RedisCluster, RedisNode, Sandbox};
 
 use crate::patience::wait_until;
 
@@ -26,7 +26,7 @@ fn owner() {
     // A guardian that forgets to wake the frozen would wait for them in vain.
     postgres.pause().unwrap();
     let mut pids = vec![postgres.pid()];
-    pids.extend(redis.nodes().iter().map(|node| node.pid()));
+    pids.extend(redis.nodes().iter().map(RedisNode::pid));
     pids.extend(broker.pid());
     println!("\nfolder {}", sandbox.folder().display());
     println!("pids {pids:?}");
@@ -71,12 +71,27 @@ impl Owner {
         }
     }
 
-    /// By the folder in their arguments the children of Postgres are seen, too.
     fn is_anything_left(&self) -> bool {
         let is_alive = |pid: &i32| Path::new("/proc").join(pid.to_string()).exists();
-        self.folder.exists() || self.pids.iter().any(is_alive) || self.is_working_in_folder()
+        self.folder.exists()
+            || self.pids.iter().any(is_alive)
+            || self.is_working_in_folder()
+            || self.is_sharing_memory()
     }
 
+    /// A Postgres that is killed rather than asked to quit leaves a segment, of
+    /// which a system has no endless number.
+    fn is_sharing_memory(&self) -> bool {
+        let segments = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        let creators = segments
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(4));
+        creators
+            .filter_map(|pid| pid.parse().ok())
+            .any(|pid| self.pids.contains(&pid))
+    }
+
+    /// The children of Postgres are seen by that.
     fn is_working_in_folder(&self) -> bool {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let mut folders = processes.filter_map(|entry| entry.path().join("cwd").read_link().ok());
@@ -93,7 +108,7 @@ impl Owner {
 #[test]
 fn nothing_is_left_when_the_owner_is_killed() {
     let mut owner = Owner::start("waits");
-    assert!(owner.is_working_in_folder());
+    assert!(owner.is_working_in_folder() && owner.is_sharing_memory());
     kill(Pid::from_raw(owner.process.id() as i32), Signal::SIGKILL).unwrap();
     owner.process.wait().unwrap();
     wait_until("all is gone", || !owner.is_anything_left());

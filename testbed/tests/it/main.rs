@@ -1,4 +1,5 @@
 //! The testbed's own parts do what tests of the cluster rest on.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
 mod guardian;
