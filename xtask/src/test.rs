@@ -1,0 +1,25 @@
+//! `cargo xtask test`: every test, on the real parts.
+
+use crate::Error;
+use crate::packages;
+use crate::steps::Steps;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Passed on to `cargo test`, for example `-p waypost-testbed -- redirect`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Error> {
+    let mut steps = Steps::default();
+    packages::install_missing(&mut steps)?;
+    // The tests of the cluster start these.
+    steps.cargo(&["build", "--workspace", "--bins"])?;
+    let mut test = vec!["test"];
+    if !options.arguments.iter().any(|word| word == "-p") {
+        test.push("--workspace");
+    }
+    test.extend(options.arguments.iter().map(String::as_str));
+    steps.cargo(&test)
+}
