@@ -28,29 +28,30 @@ status_of() {
     status=${status##*) }
 }
 
+leaders=
+for entry in $recorded; do
+    leaders="$leaders ${entry%%:*}"
+done
+
 # Postgres puts each of its children into a session of its own, so they are
 # looked up rather than reached through the group.
-children_of() {
-    children=
-    for stat in /proc/[0-9]*/stat; do
-        candidate=${stat#/proc/}
-        candidate=${candidate%/stat}
-        status_of "$candidate" || continue
-        case $status in
-            ?" $1 "*) children="$children $candidate" ;;
-        esac
-    done
-}
-
-all=
-for entry in $recorded; do
-    pid=${entry%%:*}
-    children_of "$pid"
-    all="$all $pid $children"
-    for each in $children; do kill -CONT "$each"; done
-    kill -CONT "-$pid"
-    kill "-${entry##*:}" "-$pid"
+children=
+for stat in /proc/[0-9]*/stat; do
+    candidate=${stat#/proc/}
+    candidate=${candidate%/stat}
+    status_of "$candidate" || continue
+    parent=${status#* }
+    case "$leaders " in
+        *" ${parent%% *} "*) children="$children $candidate" ;;
+    esac
 done
+
+for each in $children; do kill -CONT "$each"; done
+for entry in $recorded; do
+    kill -CONT "-${entry%%:*}"
+    kill "-${entry##*:}" "-${entry%%:*}"
+done
+all="$leaders $children"
 
 any_left() {
     for each in $all; do

@@ -1,12 +1,14 @@
 //! Free ports of loopback that parallel tests do not take from each other.
 //!
-//! A port is held by a locked file of its number, in a folder that all test
-//! processes of a user share. The kernel lets go of the lock when its owner dies,
-//! so nothing stale remains, and the port stays ours while its server is down.
+//! A port is held by a socket of its number in the abstract namespace, which all
+//! processes of the machine share. The kernel removes it when its owner dies, so
+//! nothing stale remains, and the port stays ours while its server is down.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::ops::Range;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 use crate::error::{Doing as _, Error, Result};
 
@@ -23,14 +25,14 @@ const BUS_OFFSET: u16 = 10_000;
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    _lock: File,
+    _hold: UnixListener,
 }
 
 impl Port {
     /// Takes a free port.
     ///
     /// # Errors
-    /// If the folder of locks cannot be used, or every port is taken.
+    /// If every port is taken.
     pub fn reserve() -> Result<Self> {
         Self::find(is_free)
     }
@@ -52,47 +54,27 @@ impl Port {
     }
 
     fn find(is_usable: impl Fn(u16) -> bool) -> Result<Self> {
-        let user = nix::unistd::geteuid();
-        let folder = std::env::temp_dir().join(format!("waypost-ports-{user}"));
-        fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
         // From a random place, so that parallel searches seldom meet.
         let start = getrandom::u32().unwrap_or(std::process::id()) as usize % RANGE.len();
-        for number in RANGE.cycle_from(start) {
-            let path = folder.join(number.to_string());
-            let lock = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .doing(|| format!("open {}", path.display()))?;
-            match lock.try_lock() {
-                Ok(()) if is_usable(number) => {
+        for number in RANGE.cycle().skip(start).take(RANGE.len()) {
+            let hold = SocketAddr::from_abstract_name(format!("waypost-port-{number}"))
+                .and_then(|name| UnixListener::bind_addr(&name));
+            match hold {
+                Ok(hold) if is_usable(number) => {
                     return Ok(Self {
                         number,
-                        _lock: lock,
+                        _hold: hold,
                     });
                 }
-                Ok(()) | Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(source)) => {
-                    return Err(source).doing(|| format!("lock {}", path.display()));
-                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error).doing(|| format!("hold port {number}")),
             }
         }
         Err(Error::Missing {
             what: "a free port".to_owned(),
             remedy: format!("all of {RANGE:?} are taken"),
         })
-    }
-}
-
-trait CycleFrom {
-    fn cycle_from(self, start: usize) -> impl Iterator<Item = u16>;
-}
-
-impl CycleFrom for Range<u16> {
-    fn cycle_from(self, start: usize) -> impl Iterator<Item = u16> {
-        let length = self.len();
-        self.cycle().skip(start).take(length)
     }
 }
 
