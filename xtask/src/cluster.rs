@@ -67,6 +67,8 @@ enum Event {
 pub(crate) fn up(options: &Up) -> Result<(), Error> {
     let state = std::path::absolute(&options.state)
         .map_err(|error| Error::Step(format!("the path of the state file: {error}")))?;
+    // Whoever waits for the file must not find that of a cluster that was killed.
+    let _ = std::fs::remove_file(&state);
     let programs = build(&options.profile)?;
     let (sender, events) = channel();
     // Before there is any other thread, so that all of them leave signals to one.

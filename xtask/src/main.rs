@@ -22,6 +22,8 @@ struct Cli {
 enum Task {
     /// Install what is missing, build every program and run every test
     Test(test::Options),
+    /// Install what is missing to build and to test
+    Packages,
     /// Format, lints and unit tests: the fast loop
     Check,
     /// Build the Kafka-compatible broker into the cache folder, once
@@ -43,6 +45,7 @@ enum Error {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Packages => packages::install_missing(&mut steps::Steps::default()),
         Task::Check => check::run(),
         Task::Broker => broker::run(),
         Task::Cluster(cluster::Task::Up(options)) => cluster::up(&options),
