@@ -237,7 +237,7 @@ impl Broker {
 
     fn own(&self) -> Result<&(Process, Port)> {
         self.own.as_ref().ok_or_else(|| {
-            Error::Specification("the broker named by WAYPOST_KAFKA is not ours".to_owned())
+            Error::Refused("the broker named by WAYPOST_KAFKA is not ours".to_owned())
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The whole cluster, wired up.
 
 mod builder;
+mod ground;
+mod launch;
 mod secrets;
 
 use std::sync::Arc;

@@ -27,9 +27,9 @@ pub enum Error {
         /// The end of what the process wrote.
         log: String,
     },
-    /// Correct the specification of the cluster.
-    #[error("accept the specification: {0}")]
-    Specification(String),
+    /// Ask for something else.
+    #[error("do what is asked: {0}")]
+    Refused(String),
 }
 
 /// Shows the message as `Display` does, and the sources: what a test that

@@ -1,8 +1,9 @@
 //! A real Postgres server of one's own.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -71,61 +72,35 @@ impl Postgres {
         let folder = sandbox.folder().join(name);
         let password = random_hex(16)?;
         let port = Port::reserve()?;
-
-        // Nobody else may reach into it: the socket in there asks for no password.
-        fs::create_dir(&folder).doing(|| format!("create {}", folder.display()))?;
+        create_private(&folder, user)?;
         let data = folder.join("data");
-        let password_file = folder.join("password");
-        write(&password_file, &password)?;
-        let private = fs::set_permissions(&folder, Permissions::from_mode(0o700));
-        private.doing(|| format!("close {}", folder.display()))?;
-        if let Some((user, group)) = user {
-            for path in [&folder, &password_file] {
-                let given = chown(path, Some(user), Some(group));
-                given.doing(|| format!("give {} to Postgres", path.display()))?;
-            }
-        }
-
-        let spec = |name: String, program: &str, arguments: Vec<String>| Spec {
+        let spec = |name: String, program: &str, arguments, stop_signal| Spec {
             name,
             program: programs.join(program),
             arguments,
             environment: Vec::new(),
             user,
-            stop_signal: StopSignal::Kill,
+            stop_signal,
         };
-        // Of what initdb writes nothing needs to survive a power cut.
-        let mut arguments = vec![
-            format!("--pgdata={}", data.display()),
-            format!("--pwfile={}", password_file.display()),
-        ];
-        arguments.extend(
-            [
-                "--username=postgres",
-                "--auth-local=trust",
-                "--auth-host=password",
-                "--encoding=UTF8",
-                "--no-locale",
-                "--no-sync",
-                "--no-instructions",
-            ]
-            .map(str::to_owned),
+
+        let arguments = init_arguments(&folder, &data, &password, user)?;
+        let initdb = spec(
+            format!("{name}-initdb"),
+            "initdb",
+            arguments,
+            StopSignal::Kill,
         );
-        let initdb = spec(format!("{name}-initdb"), "initdb", arguments);
         Process::run(sandbox, initdb, INIT_DEADLINE)?;
         let place = format!(
             "port = {}\nunix_socket_directories = '{}'\n",
             port.number(),
             folder.display()
         );
-        write(
-            &data.join("postgresql.auto.conf"),
-            format!("{SETTINGS}{place}"),
-        )?;
+        let settings = data.join("postgresql.auto.conf");
+        write(&settings, format!("{SETTINGS}{place}"))?;
 
-        let mut server = spec(name.to_owned(), "postgres", vec!["-D".to_owned()]);
-        server.arguments.push(data.display().to_string());
-        server.stop_signal = StopSignal::Quit;
+        let arguments = vec!["-D".to_owned(), data.display().to_string()];
+        let server = spec(name.to_owned(), "postgres", arguments, StopSignal::Quit);
         let postgres = Self {
             process: Process::start(sandbox, server)?,
             port,
@@ -142,13 +117,10 @@ impl Postgres {
     /// It lives until the process ends: the guardian removes it.
     ///
     /// # Errors
-    /// If Postgres is not installed or does not start.
-    pub fn shared() -> Result<&'static Self> {
-        static SHARED: OnceLock<std::result::Result<Postgres, String>> = OnceLock::new();
-        SHARED
-            .get_or_init(|| Self::start().map_err(|error| format!("{error:?}")))
-            .as_ref()
-            .map_err(|text| Error::Specification(format!("the shared Postgres: {text}")))
+    /// If Postgres is not installed or did not start.
+    pub fn shared() -> std::result::Result<&'static Self, &'static Error> {
+        static SHARED: OnceLock<Result<Postgres>> = OnceLock::new();
+        SHARED.get_or_init(Self::start).as_ref()
     }
 
     /// The URL of a database, with user and password.
@@ -275,6 +247,49 @@ impl Postgres {
             lines.next() == Some(&pid) && lines.nth(6).is_some_and(|line| line.trim() == "ready")
         })
     }
+}
+
+/// Nobody else may reach into the folder: the socket in there asks for no password.
+fn create_private(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
+    fs::create_dir(folder)
+        .and_then(|()| fs::set_permissions(folder, Permissions::from_mode(0o700)))
+        .and_then(|()| give(folder, user))
+        .doing(|| format!("create {}", folder.display()))
+}
+
+fn give(path: &Path, user: Option<(u32, u32)>) -> io::Result<()> {
+    match user {
+        Some((user, group)) => chown(path, Some(user), Some(group)),
+        None => Ok(()),
+    }
+}
+
+fn init_arguments(
+    folder: &Path,
+    data: &Path,
+    password: &str,
+    user: Option<(u32, u32)>,
+) -> Result<Vec<String>> {
+    let file = folder.join("password");
+    write(&file, password)?;
+    give(&file, user).doing(|| format!("give {} to Postgres", file.display()))?;
+    let mut arguments = vec![
+        format!("--pgdata={}", data.display()),
+        format!("--pwfile={}", file.display()),
+    ];
+    let fixed = [
+        "--username=postgres",
+        "--auth-local=trust",
+        // In the clear: it stays on this machine, and many tests connect often.
+        "--auth-host=password",
+        "--encoding=UTF8",
+        "--no-locale",
+        // An empty server need not survive a power cut.
+        "--no-sync",
+        "--no-instructions",
+    ];
+    arguments.extend(fixed.map(str::to_owned));
+    Ok(arguments)
 }
 
 /// Whether the programs are there, and the user as whom root runs them.
