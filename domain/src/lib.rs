@@ -5,6 +5,7 @@
 //! number; those come in as arguments.
 
 pub mod base62;
+pub mod click;
 pub mod link;
 pub mod long_url;
 pub mod mint;
@@ -17,8 +18,8 @@ pub mod timestamp;
 pub mod version;
 
 pub use link::{
-    Change, CreateId, DomainId, Link, LinkId, LinkKey, NewLink, Patch, RedirectStatus, SlugKind,
-    State, Verdict,
+    Change, Conditions, CreateId, DomainId, Link, LinkId, LinkKey, NewLink, Patch, RedirectStatus,
+    SlugKind, State, Verdict,
 };
 pub use long_url::LongUrl;
 pub use shard::{Epoch, ShardId};

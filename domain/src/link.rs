@@ -142,7 +142,16 @@ pub enum Verdict {
     Blocked,
 }
 
-impl Link {
+/// The part of a link that decides what a visitor sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conditions {
+    pub state: State,
+    pub valid_since: Option<Timestamp>,
+    pub valid_until: Option<Timestamp>,
+    pub has_password: bool,
+}
+
+impl Conditions {
     /// Decides what a visitor sees at `now`, visit limits apart.
     #[must_use]
     pub fn verdict(&self, now: Timestamp) -> Verdict {
@@ -158,10 +167,22 @@ impl Link {
         if self.valid_since.is_some_and(|since| now < since) {
             return Verdict::NotFound;
         }
-        if self.password_hash.is_some() {
+        if self.has_password {
             return Verdict::Password;
         }
         Verdict::Redirect
+    }
+}
+
+impl Link {
+    #[must_use]
+    pub fn conditions(&self) -> Conditions {
+        Conditions {
+            state: self.state,
+            valid_since: self.valid_since,
+            valid_until: self.valid_until,
+            has_password: self.password_hash.is_some(),
+        }
     }
 }
 
@@ -252,5 +273,41 @@ impl Patch {
         self.max_visits.apply(&mut link.max_visits);
         self.title.apply(&mut link.title);
         self.password_hash.apply(&mut link.password_hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_follows_state_then_time_then_password() {
+        let at = |millis| Timestamp::from_millis(millis).unwrap();
+        let open = Conditions {
+            state: State::Active,
+            valid_since: Some(at(10)),
+            valid_until: Some(at(20)),
+            has_password: false,
+        };
+        assert_eq!(open.verdict(at(9)), Verdict::NotFound);
+        assert_eq!(open.verdict(at(10)), Verdict::Redirect);
+        assert_eq!(open.verdict(at(19)), Verdict::Redirect);
+        assert_eq!(open.verdict(at(20)), Verdict::Gone);
+        let with = |state, has_password| Conditions {
+            state,
+            has_password,
+            ..open
+        };
+        assert_eq!(with(State::Active, true).verdict(at(15)), Verdict::Password);
+        assert_eq!(with(State::Active, true).verdict(at(25)), Verdict::Gone);
+        assert_eq!(
+            with(State::Disabled, true).verdict(at(15)),
+            Verdict::NotFound
+        );
+        assert_eq!(
+            with(State::Blocked, false).verdict(at(25)),
+            Verdict::Blocked
+        );
+        assert_eq!(with(State::Deleted, false).verdict(at(15)), Verdict::Gone);
     }
 }

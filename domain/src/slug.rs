@@ -128,6 +128,47 @@ impl Slug {
     }
 }
 
+/// First parts of paths that are the product's own, now or likely one day. None
+/// of them may become an alias. In order, to be searched by halves.
+const RESERVED: [&str; 26] = [
+    "about",
+    "account",
+    "admin",
+    "api",
+    "app",
+    "assets",
+    "dashboard",
+    "docs",
+    "health",
+    "help",
+    "live",
+    "login",
+    "logout",
+    "metrics",
+    "openapi",
+    "privacy",
+    "qr",
+    "ready",
+    "settings",
+    "shorten",
+    "static",
+    "stats",
+    "status",
+    "support",
+    "terms",
+    "well-known",
+];
+
+impl Slug {
+    /// Whether the text, in whatever case, is a word that no alias may be.
+    #[must_use]
+    pub fn is_reserved(text: &str) -> bool {
+        RESERVED
+            .binary_search(&text.to_ascii_lowercase().as_str())
+            .is_ok()
+    }
+}
+
 impl Borrow<str> for Slug {
     fn borrow(&self) -> &str {
         &self.0
@@ -160,6 +201,14 @@ mod tests {
         assert_eq!(Prefix::from_index(Prefix::COUNT), None);
         assert_eq!(Prefix::parse("00").map(Prefix::index), Some(0));
         assert_eq!(Prefix::parse("zz").map(Prefix::index), Some(3_843));
+    }
+
+    #[test]
+    fn reserved_words_are_found_in_any_case() {
+        assert!(RESERVED.is_sorted());
+        assert!(RESERVED.iter().all(|word| Slug::is_reserved(word)));
+        assert!(Slug::is_reserved("API"));
+        assert!(!Slug::is_reserved("apis"));
     }
 
     #[test]

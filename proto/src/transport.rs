@@ -11,7 +11,12 @@ use crate::auth::ServiceToken;
 
 /// What the generated clients are used with, whichever way it goes. Cheap to
 /// clone.
-pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Error>;
+
+/// A request did not reach its server, or the answer did not come back.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to reach the service")]
+pub struct Error(#[source] BoxError);
 
 /// A transport over the network. Each request carries the service token.
 #[must_use]
@@ -25,7 +30,7 @@ pub fn over(channel: Channel, token: &ServiceToken) -> Transport {
                     .insert(header::AUTHORIZATION, token.clone());
                 request
             })
-            .map_err(BoxError::from),
+            .map_err(|error| Error(error.into())),
     )
 }
 
@@ -37,7 +42,7 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(server.map_err(Into::into))
+    BoxCloneSyncService::new(server.map_err(|error: S::Error| Error(error.into())))
 }
 
 /// A gRPC server with the limits that all our services share. Add services to the

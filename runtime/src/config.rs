@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Prints all options as a Markdown table: what the documentation is made of.
+const MARKDOWN_FLAG: &str = "--options-as-markdown";
+
 /// The options of one binary.
 pub trait Options: clap::Parser + Send + 'static {
     /// The options that every process has.
@@ -15,6 +18,12 @@ pub trait Options: clap::Parser + Send + 'static {
 
     /// Where the admin port listens.
     fn admin_listen(&self) -> SocketAddr;
+
+    /// Carries out a command that prints and ends instead of serving, if one was
+    /// given.
+    fn run_instead(&self) -> Option<Result<(), crate::Error>> {
+        None
+    }
 
     /// Checks what no single option can: how options fit together.
     ///
@@ -105,6 +114,9 @@ pub fn parse<C: Options>(flags: impl IntoIterator<Item = OsString>) -> Result<C,
     let mut arguments = vec![OsString::from(C::command().get_name())];
     arguments.extend(flags);
     let mut command = C::command();
+    if arguments.get(1).is_some_and(|flag| flag == MARKDOWN_FLAG) {
+        return Err(Stop::Shown(markdown(&command)));
+    }
     if let Some(file) = file_option(&arguments) {
         let text = std::fs::read_to_string(&file).map_err(|error| {
             Stop::Bad(format!("--config: cannot read {}: {error}", file.display()))
@@ -130,6 +142,39 @@ pub fn milliseconds(text: &str) -> Result<Duration, String> {
         Ok(0) | Err(_) => Err("expected a whole number of milliseconds from 1 on".to_owned()),
         Ok(millis) => Ok(Duration::from_millis(millis)),
     }
+}
+
+fn markdown(command: &clap::Command) -> String {
+    let mut table = "| Option | Environment | Default | Meaning |\n|---|---|---|---|\n".to_owned();
+    for argument in command.get_arguments() {
+        let Some(flag) = argument.get_long() else {
+            continue;
+        };
+        let value = argument
+            .get_value_names()
+            .and_then(|names| names.first())
+            .map_or("", |name| name.as_str());
+        let environment = argument
+            .get_env()
+            .map(|name| format!("`{}`", name.to_string_lossy()))
+            .unwrap_or_default();
+        let defaults: Vec<String> = argument
+            .get_default_values()
+            .iter()
+            .map(|value| format!("`{}`", value.to_string_lossy()))
+            .collect();
+        let meaning = argument.get_help().map(ToString::to_string);
+        table += &format!(
+            "| `--{flag} {value}` | {environment} | {} | {} |\n",
+            if argument.is_required_set() {
+                "required".to_owned()
+            } else {
+                defaults.join(", ")
+            },
+            meaning.unwrap_or_default().replace('|', "\\|"),
+        );
+    }
+    table
 }
 
 /// The file that the flags or the environment name, before anything is parsed.
@@ -250,6 +295,15 @@ mod tests {
         assert_eq!(sample.listen.port(), 3);
         assert_eq!(sample.postgres_url, "postgres://a");
         assert_eq!(sample.process.shutdown_grace, Duration::from_millis(7));
+    }
+
+    #[test]
+    fn the_table_of_options_holds_names_defaults_and_meanings() {
+        let table = read(&[MARKDOWN_FLAG]).unwrap_err();
+        let expected =
+            "| `--shutdown-grace-ms MS` | `WAYPOST_SHUTDOWN_GRACE_MS` | `25000` | Time to";
+        assert!(table.contains(expected), "{table}");
+        assert!(table.contains("| `--postgres-url POSTGRES_URL` |  | required | A database"));
     }
 
     #[test]

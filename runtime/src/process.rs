@@ -71,6 +71,15 @@ where
         }
         Err(Stop::Bad(line)) => return bad_config(service, &line),
     };
+    match options.run_instead() {
+        None => {}
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(Error::Config(invalid))) => return bad_config(service, &invalid.to_string()),
+        Some(Err(error)) => {
+            eprintln!("{service}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all();
     if options.process().threads > 0 {
