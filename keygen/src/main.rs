@@ -1,1 +1,7 @@
-fn main() {}
+//! The keygen of a cluster, on Postgres.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    waypost_runtime::main("waypost-keygen", waypost_keygen::serve)
+}

@@ -1,0 +1,55 @@
+//! What an operator can set.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use waypost_runtime::config::ProcessOptions;
+
+/// Leases of unique slugs over gRPC, from counters in Postgres.
+#[derive(Debug, clap::Parser)]
+#[command(name = "waypost-keygen", version)]
+pub struct Options {
+    /// Where gRPC listens, as host:port
+    #[arg(
+        long,
+        env = "WAYPOST_LISTEN",
+        default_value = "127.0.0.1:7300",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    /// Where /live, /ready and /metrics listen, as host:port
+    #[arg(
+        long,
+        env = "WAYPOST_ADMIN_LISTEN",
+        default_value = "127.0.0.1:7301",
+        value_name = "ADDRESS"
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// The database of the counters, as postgres://user:password@host:port/database
+    #[arg(
+        long,
+        env = "WAYPOST_POSTGRES_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub postgres_url: String,
+
+    /// Folder with the secrets service-token and slug-key, one file each
+    #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
+    pub secrets_dir: PathBuf,
+
+    #[command(flatten)]
+    pub process: ProcessOptions,
+}
+
+impl waypost_runtime::config::Options for Options {
+    fn process(&self) -> &ProcessOptions {
+        &self.process
+    }
+
+    fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+}

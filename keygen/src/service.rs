@@ -1,0 +1,172 @@
+//! `LeaseSlugs`: check the request, move the counters, mint what they passed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+use waypost_domain::mint::{Mint, counter_range};
+use waypost_domain::{Epoch, Prefix};
+use waypost_proto::keygen::keygen_service_server::KeygenService;
+use waypost_proto::keygen::{LeaseSlugsRequest, LeaseSlugsResponse, PrefixLease};
+use waypost_runtime::Error;
+
+use crate::metrics::Metrics;
+use crate::store::{self, CounterStore, Want};
+
+/// One transaction locks a row per prefix; more would hold other callers up.
+const MAX_PREFIXES: usize = 256;
+
+/// A prefix is leased again before long: larger leases burn more at a restart.
+const MAX_COUNT: u32 = 1_024;
+
+/// Over all prefixes of a request: 0.2 s of one core to mint.
+const MAX_SLUGS: u64 = 16_384;
+
+/// A transaction that takes longer than this waits for a dead database. The caller
+/// holds a minute of slugs and asks another keygen.
+const STORE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The service, over any store. Cheap to clone.
+pub struct Keygen<S> {
+    store: Arc<S>,
+    mint: Arc<Mint>,
+    /// Minting is work for the processor alone: more at once than there are cores
+    /// would only make each of them slower.
+    minting: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+impl<S: CounterStore> Keygen<S> {
+    /// # Errors
+    /// If the registry has a keygen already.
+    pub fn new(store: S, mint: Mint, registry: &Registry) -> Result<Self, Error> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            store: Arc::new(store),
+            mint: Arc::new(mint),
+            minting: Arc::new(Semaphore::new(cores)),
+            metrics: Metrics::register(registry)
+                .map_err(|error| Error::failed("register the metrics of keygen", error))?,
+        })
+    }
+
+    async fn lease(&self, request: &LeaseSlugsRequest) -> Result<Vec<String>, Failure> {
+        let wants = wants(&request.prefixes).map_err(Failure::Refused)?;
+        let ranges = tokio::time::timeout(STORE_DEADLINE, self.store.take(&wants))
+            .await
+            .map_err(|_| Failure::Deadline)??;
+        let taken: Vec<(Prefix, Range<u64>)> =
+            wants.iter().map(|want| want.prefix).zip(ranges).collect();
+        let asked: u64 = wants.iter().map(|want| want.count).sum();
+        let given: u64 = taken.iter().map(|(_, range)| range.end - range.start).sum();
+        self.metrics.withheld.inc_by(asked.saturating_sub(given));
+
+        let turn = Arc::clone(&self.minting).acquire_owned().await;
+        let mint = Arc::clone(&self.mint);
+        let slugs = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            taken
+                .into_iter()
+                .flat_map(|(prefix, range)| range.map(move |counter| (prefix, counter)))
+                .map(|(prefix, counter)| mint.slug(prefix, counter).to_string())
+                .collect::<Vec<_>>()
+        })
+        .await
+        .map_err(|_| Failure::Stopping)?;
+        self.metrics.slugs.inc_by(given);
+        Ok(slugs)
+    }
+}
+
+#[tonic::async_trait]
+impl<S: CounterStore> KeygenService for Keygen<S> {
+    async fn lease_slugs(
+        &self,
+        request: Request<LeaseSlugsRequest>,
+    ) -> Result<Response<LeaseSlugsResponse>, Status> {
+        match self.lease(request.get_ref()).await {
+            Ok(slugs) => {
+                self.metrics.leased.inc();
+                Ok(Response::new(LeaseSlugsResponse { slugs }))
+            }
+            Err(Failure::Refused(problem)) => {
+                self.metrics.refused.inc();
+                Err(Status::invalid_argument(problem))
+            }
+            Err(failure) => {
+                self.metrics.failed.inc();
+                let source = std::error::Error::source(&failure).map(ToString::to_string);
+                tracing::warn!(error = %failure, source, "lease failed");
+                // Safe to repeat: a range that was taken meanwhile is burned.
+                Err(Status::unavailable("the key counters cannot be moved"))
+            }
+        }
+    }
+}
+
+/// Why a request gets no slugs.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Refused(&'static str),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("move the key counters in time")]
+    Deadline,
+    #[error("mint, since the process ends")]
+    Stopping,
+}
+
+/// What the request wants, in the order of the prefixes.
+fn wants(leases: &[PrefixLease]) -> Result<Vec<Want>, &'static str> {
+    if leases.is_empty() || leases.len() > MAX_PREFIXES {
+        return Err("a request names 1 to 256 prefixes");
+    }
+    let mut wants = BTreeMap::new();
+    for lease in leases {
+        let prefix =
+            Prefix::parse(&lease.prefix).ok_or("a prefix is two characters of 0-9, A-Z, a-z")?;
+        let within = Epoch::new(lease.epoch)
+            .and_then(counter_range)
+            .ok_or("the epoch has no counters")?;
+        if !(1..=MAX_COUNT).contains(&lease.count) {
+            return Err("a prefix is leased 1 to 1,024 slugs");
+        }
+        let count = lease.count.into();
+        let want = Want {
+            prefix,
+            within,
+            count,
+        };
+        if wants.insert(prefix, want).is_some() {
+            return Err("a request names each prefix once");
+        }
+    }
+    let wants: Vec<Want> = wants.into_values().collect();
+    if wants.iter().map(|want| want.count).sum::<u64>() > MAX_SLUGS {
+        return Err("a request is leased at most 16,384 slugs");
+    }
+    Ok(wants)
+}
+
+impl<S> Clone for Keygen<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            mint: Arc::clone(&self.mint),
+            minting: Arc::clone(&self.minting),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+impl<S> fmt::Debug for Keygen<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keygen")
+    }
+}

@@ -1,0 +1,84 @@
+//! Counters in Postgres.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
+
+use super::{CounterStore, Error, Want, migrator};
+
+const CREATE: &str = "\
+CREATE TABLE key_counter (
+    prefix text COLLATE \"C\" PRIMARY KEY CHECK (length(prefix) = 2),
+    next bigint NOT NULL CHECK (next >= 0)
+)";
+
+/// Rows are created and locked in the order of their prefixes, so that two keygens
+/// never wait for each other in a circle.
+const CREATE_ROWS: &str = "\
+-- keygen.create_counters
+INSERT INTO key_counter (prefix, next)
+SELECT prefix, 0 FROM unnest($1::text[]) AS wanted (prefix) ORDER BY prefix COLLATE \"C\"
+ON CONFLICT (prefix) DO NOTHING";
+
+const LOCK_ROWS: &str = "\
+-- keygen.lock_counters
+SELECT prefix, next FROM key_counter WHERE prefix = ANY($1::text[]) ORDER BY prefix FOR UPDATE";
+
+const MOVE_ROWS: &str = "\
+-- keygen.move_counters
+UPDATE key_counter SET next = moved.next
+FROM unnest($1::text[], $2::bigint[]) AS moved (prefix, next)
+WHERE key_counter.prefix = moved.prefix";
+
+/// Counters in Postgres, which several keygens share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PostgresCounters {
+    pool: PgPool,
+}
+
+impl PostgresCounters {
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Brings the schema up to date, under a lock of the database.
+    ///
+    /// # Errors
+    /// If the database does not answer, or a later release made its schema.
+    pub async fn migrate(&self) -> Result<(), MigrateError> {
+        migrator(CREATE).run(&self.pool).await
+    }
+}
+
+impl CounterStore for PostgresCounters {
+    async fn take(&self, wants: &[Want]) -> Result<Vec<Range<u64>>, Error> {
+        let prefixes: Vec<String> = wants.iter().map(|want| want.prefix.to_string()).collect();
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query(CREATE_ROWS)
+            .bind(&prefixes)
+            .execute(&mut *transaction)
+            .await?;
+        let rows: HashMap<String, i64> = sqlx::query_as(LOCK_ROWS)
+            .bind(&prefixes)
+            .fetch_all(&mut *transaction)
+            .await?
+            .into_iter()
+            .collect();
+        let mut ranges = Vec::with_capacity(wants.len());
+        for (want, prefix) in wants.iter().zip(&prefixes) {
+            let next = rows.get(prefix).and_then(|next| u64::try_from(*next).ok());
+            ranges.push(want.range_from(next.ok_or(Error::Row(want.prefix))?));
+        }
+        let ends: Vec<i64> = ranges.iter().map(|range| range.end.cast_signed()).collect();
+        sqlx::query(MOVE_ROWS)
+            .bind(&prefixes)
+            .bind(&ends)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(ranges)
+    }
+}

@@ -1,0 +1,79 @@
+//! Counters in a SQLite file.
+
+use std::ops::Range;
+use std::path::Path;
+
+use sqlx::SqlitePool;
+use sqlx::migrate::MigrateError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use super::{CounterStore, Error, Want, migrator};
+
+const CREATE: &str = "\
+CREATE TABLE key_counter (
+    prefix text PRIMARY KEY CHECK (length(prefix) = 2),
+    next integer NOT NULL CHECK (next >= 0)
+) STRICT, WITHOUT ROWID";
+
+const READ: &str = "\
+-- keygen.read_counter
+SELECT next FROM key_counter WHERE prefix = ?1";
+
+const MOVE: &str = "\
+-- keygen.move_counter
+INSERT INTO key_counter (prefix, next) VALUES (?1, ?2)
+ON CONFLICT (prefix) DO UPDATE SET next = excluded.next";
+
+/// Counters in a SQLite file of one process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SqliteCounters {
+    pool: SqlitePool,
+}
+
+impl SqliteCounters {
+    /// Opens the file, creates it if there is none, and brings its schema up to
+    /// date.
+    ///
+    /// # Errors
+    /// If the file is no database of ours, or a later release made its schema.
+    pub async fn open(path: &Path) -> Result<Self, MigrateError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A counter that a power cut sets back would issue slugs again.
+            .synchronous(SqliteSynchronous::Full);
+        // SQLite has one writer at a time; a second connection would only wait.
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
+        migrator(CREATE).run(&pool).await?;
+        Ok(Self { pool })
+    }
+}
+
+impl CounterStore for SqliteCounters {
+    async fn take(&self, wants: &[Want]) -> Result<Vec<Range<u64>>, Error> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut ranges = Vec::with_capacity(wants.len());
+        for want in wants {
+            let prefix = want.prefix.to_string();
+            let next: Option<i64> = sqlx::query_scalar(READ)
+                .bind(&prefix)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            let next =
+                u64::try_from(next.unwrap_or_default()).map_err(|_| Error::Row(want.prefix))?;
+            let range = want.range_from(next);
+            sqlx::query(MOVE)
+                .bind(&prefix)
+                .bind(range.end.cast_signed())
+                .execute(&mut *transaction)
+                .await?;
+            ranges.push(range);
+        }
+        transaction.commit().await?;
+        Ok(ranges)
+    }
+}
