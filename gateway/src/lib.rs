@@ -1,1 +1,2 @@
 //! The HTTP edge: redirects, the API, the caches, the click spool.
+pub mod clicks;

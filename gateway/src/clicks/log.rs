@@ -1,0 +1,24 @@
+//! The click log, as the gateway sees it: something that takes batches.
+
+use bytes::Bytes;
+
+/// One batch, encoded as `waypost.click.v1.Batch`.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    /// Where it goes; the same as in the batch.
+    pub partition: u32,
+    pub batch: Bytes,
+}
+
+/// Where batches end up: Kafka, or the analytics of the same process.
+pub trait ClickLog: Send + Sync + 'static {
+    /// Returns when the batch is durable in the log. It may be there twice
+    /// afterwards, or have arrived in spite of an error: batches have identities.
+    /// The sender tries again after an error, for as long as it takes.
+    fn publish(&self, payload: Payload) -> impl Future<Output = Result<(), PublishError>> + Send;
+}
+
+/// Why a batch is, as far as one can tell, not in the log.
+#[derive(Debug, thiserror::Error)]
+#[error("publish a batch of clicks")]
+pub struct PublishError(#[source] pub Box<dyn std::error::Error + Send + Sync>);

@@ -1,0 +1,77 @@
+//! What is counted on a click's way. Recorded clicks are, in the end, acknowledged
+//! or lost: nothing else happens to them.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Cheap to clone: the numbers are shared.
+#[derive(Debug, Clone)]
+pub(super) struct Metrics {
+    /// Clicks that redirects handed over.
+    pub(super) recorded: IntCounter,
+    /// Clicks committed to disk.
+    pub(super) spooled: IntCounter,
+    /// Clicks that the log has, those of earlier starts included.
+    pub(super) acked: IntCounter,
+    /// Batches that the log refused and that are sent again.
+    pub(super) retries: IntCounter,
+    /// The buffers were full: the thread of the spool did not keep up.
+    pub(super) lost_buffer: IntCounter,
+    /// The spool was full and the oldest went.
+    pub(super) lost_full: IntCounter,
+    /// Records that could not be read back.
+    pub(super) lost_damaged: IntCounter,
+    /// The disk refused them, and too many waited in memory.
+    pub(super) lost_disk: IntCounter,
+    /// What the segments hold on disk.
+    pub(super) bytes: IntGauge,
+    /// Milliseconds since the oldest click that the log does not have was spooled;
+    /// 0: it has all.
+    pub(super) oldest_ms: IntGauge,
+}
+
+impl Metrics {
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let lost = IntCounterVec::new(
+            Opts::new(
+                "waypost_clicks_lost_total",
+                "Clicks lost, by reason: buffer, spool_full, damaged, disk",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(lost.clone()))?;
+        Ok(Self {
+            recorded: counter("waypost_clicks_recorded_total", "Clicks recorded")?,
+            spooled: counter("waypost_clicks_spooled_total", "Clicks committed to disk")?,
+            acked: counter(
+                "waypost_clicks_acked_total",
+                "Clicks that the click log acknowledged",
+            )?,
+            retries: counter(
+                "waypost_click_batches_retried_total",
+                "Batches of clicks that were refused and are sent again",
+            )?,
+            lost_buffer: lost.with_label_values(&["buffer"]),
+            lost_full: lost.with_label_values(&["spool_full"]),
+            lost_damaged: lost.with_label_values(&["damaged"]),
+            lost_disk: lost.with_label_values(&["disk"]),
+            bytes: gauge(
+                "waypost_click_spool_bytes",
+                "Bytes of clicks on disk that wait to be acknowledged",
+            )?,
+            oldest_ms: gauge(
+                "waypost_click_oldest_unsent_milliseconds",
+                "How long the oldest unacknowledged click has waited",
+            )?,
+        })
+    }
+}
