@@ -1,0 +1,229 @@
+//! Where a shard's links are kept, and what each way of keeping them must do.
+//!
+//! A store opens sessions; a session does one thing at a time. What runs many
+//! requests over few sessions is [`crate::lane`].
+
+use std::collections::BTreeSet;
+
+use waypost_domain::{
+    Epoch, Link, LinkKey, NewLink, Patch, Prefix, ShardId, Timestamp, Version, shard_map::ShardMap,
+};
+
+mod columns;
+mod error;
+mod migrations;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+mod rules;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+pub use error::Error;
+pub use rules::QUARANTINE;
+
+/// What a session is for, as far as a store treats sessions differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Read,
+    Write,
+    Relay,
+}
+
+/// A shard's database. Cheap to clone.
+pub trait LinkStore: Clone + Send + Sync + 'static {
+    type Session: Session;
+
+    /// Opens a session of its own, within a few seconds.
+    fn connect(
+        &self,
+        purpose: Purpose,
+    ) -> impl Future<Output = Result<Self::Session, Error>> + Send;
+
+    /// Brings the schema to this release's version and seeds the ownership of the
+    /// prefixes once: when the database has none yet. Several processes may do so
+    /// at the same time.
+    fn prepare(&self, map: &ShardMap) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// One connection. After an error that is [`Error::breaks_session`], or when a
+/// call was not awaited to its end, it must be dropped.
+pub trait Session: Send + 'static {
+    /// Creates links; one outcome per link, in order. A link that fails for its
+    /// own data fails alone. After an error some may be stored: repeating the call
+    /// with the same create ids is safe.
+    fn create_batch(
+        &mut self,
+        links: &[NewLink],
+    ) -> impl Future<Output = Result<Vec<Created>, Error>> + Send;
+
+    /// Looks links up; one outcome per key, in order.
+    fn resolve_batch(
+        &mut self,
+        keys: &[LinkKey],
+    ) -> impl Future<Output = Result<Vec<Resolved>, Error>> + Send;
+
+    /// Applies an edit or a deletion, and writes what the relay needs to tell it
+    /// on, in one transaction.
+    fn write(&mut self, write: &Write) -> impl Future<Output = Result<Written, Error>> + Send;
+
+    /// The owners of all prefixes.
+    fn ownership(&mut self) -> impl Future<Output = Result<Vec<PrefixOwner>, Error>> + Send;
+
+    /// Tries to become the one session that relays the outbox. It stays so until
+    /// it is dropped or its connection is lost.
+    fn try_lead(&mut self) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// The changes that were committed since the cursor's last call and are not
+    /// yet told, at most `limit` of them, and the state of the outbox.
+    fn poll(
+        &mut self,
+        cursor: &Cursor,
+        limit: u32,
+    ) -> impl Future<Output = Result<Poll, Error>> + Send;
+
+    /// The oldest changes of the outbox.
+    fn oldest(&mut self, limit: u32) -> impl Future<Output = Result<Vec<Change>, Error>> + Send;
+
+    /// Removes changes from the outbox.
+    fn acknowledge(&mut self, places: &[Place]) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// What became of a link to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// It is stored; by this call or by an earlier one with the same create id.
+    Stored {
+        link: Box<Link>,
+        /// It took the place of an earlier life, of which caches may know.
+        replaced: bool,
+    },
+    /// The slug belongs to another create.
+    Conflict,
+    Moved(PrefixOwner),
+    /// Its data cannot be stored, now or later.
+    Refused,
+}
+
+/// What is known of a slug.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolved {
+    /// Tombstones too.
+    Found(Box<Link>),
+    Absent,
+    Moved(PrefixOwner),
+}
+
+/// A change of one stored link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub key: LinkKey,
+    /// Whose link it must be.
+    pub tenant: String,
+    /// The version it must have.
+    pub if_version: Option<Version>,
+    pub kind: WriteKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteKind {
+    Update(Box<Patch>),
+    Delete,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    Link(Box<Link>),
+    /// There is no such link, or it is another tenant's.
+    Absent,
+    /// It is a tombstone already.
+    Gone(Box<Link>),
+    /// It has another version than the caller named.
+    VersionMismatch(Box<Link>),
+    Moved(PrefixOwner),
+    /// Its data cannot be stored, now or later.
+    Refused,
+}
+
+/// Who owns a prefix, as the shard's database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrefixOwner {
+    pub prefix: Prefix,
+    pub shard: ShardId,
+    pub epoch: Epoch,
+}
+
+/// One row of the outbox, with the link as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub place: Place,
+    pub link: Box<Link>,
+}
+
+/// Where a change stands in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Changes of a later position may become visible earlier, but never after
+    /// the cursor's floor has passed them.
+    pub position: i64,
+    pub id: i64,
+}
+
+/// The state of the outbox at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poll {
+    /// The database's clock.
+    pub clock: Timestamp,
+    /// When the oldest change that is still there was written.
+    pub oldest: Option<Timestamp>,
+    /// The cursor's next floor: no change that is yet to be told, apart from those
+    /// given here, has or will have a lower position.
+    pub floor: i64,
+    /// Not more than the limit; if just as many, there may be more.
+    pub changes: Vec<Change>,
+}
+
+/// Remembers which changes have been told. The positions of the outbox are given
+/// out before the commit, so that a higher one can become visible first; what
+/// is told above the floor is therefore remembered one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    floor: i64,
+    told: BTreeSet<Place>,
+}
+
+impl Cursor {
+    /// Begins at a floor: what has a lower position counts as told.
+    #[must_use]
+    pub fn starting_at(floor: i64) -> Self {
+        Self {
+            floor,
+            told: BTreeSet::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn floor(&self) -> i64 {
+        self.floor
+    }
+
+    /// What has been told from the floor on.
+    pub fn told(&self) -> impl Iterator<Item = Place> {
+        self.told.iter().copied()
+    }
+
+    /// Notes a change as told; false if it had been.
+    pub fn tell(&mut self, change: &Change) -> bool {
+        change.place.position >= self.floor && self.told.insert(change.place)
+    }
+
+    /// Forgets what lies below a new floor.
+    pub fn raise(&mut self, floor: i64) {
+        self.floor = self.floor.max(floor);
+        let first = Place {
+            position: self.floor,
+            id: i64::MIN,
+        };
+        self.told = self.told.split_off(&first);
+    }
+}

@@ -1,0 +1,392 @@
+//! Links in Postgres, one database per shard.
+//!
+//! A write takes the shared ownership lock first, in the same round trip as its
+//! BEGIN, and only then looks who owns the prefix: each statement has a snapshot
+//! of its own, so that what it finds holds until the commit. Whoever moves a
+//! prefix takes the lock exclusively.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Postgres, Row as _, Transaction};
+use time::OffsetDateTime;
+use waypost_domain::shard_map::ShardMap;
+use waypost_domain::signature::KeyRing;
+use waypost_domain::{LinkKey, NewLink, Prefix, ShardId};
+
+use super::columns::{link_columns, owner};
+use super::rules::{self, OnWrite};
+use super::{
+    Change, Created, Cursor, Error, LinkStore, Place, Poll, PrefixOwner, Purpose, Resolved,
+    Session, Write, Written, migrations,
+};
+
+mod create;
+mod rows;
+
+const STEPS: &[(&str, &str)] = &[(
+    "links",
+    include_str!("../../migrations/postgres/0001_links.sql"),
+)];
+
+/// What the server allows each of our statements and transactions. A process that
+/// stops halfway holds no lock longer than this.
+const STATEMENT: Duration = Duration::from_secs(2);
+const LOCK: Duration = Duration::from_millis(1_500);
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+
+/// The same for a change of the schema, which may wait for another process's.
+const PREPARE: Duration = Duration::from_secs(60);
+
+/// Advisory locks are named by two numbers; the first is ours, "Wp".
+const BEGIN_WRITE: &str =
+    "BEGIN; -- shard.begin_write\nSELECT pg_advisory_xact_lock_shared(22384, 1)";
+
+/// A shard in a Postgres database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    options: PgConnectOptions,
+    shard: ShardId,
+    key_ring: KeyRing,
+}
+
+impl PostgresStore {
+    /// Knows how to reach a database; nothing is connected yet.
+    ///
+    /// # Errors
+    /// If the URL is none.
+    pub fn new(url: &str, shard: ShardId, key_ring: KeyRing) -> Result<Self, sqlx::Error> {
+        let millis = |time: Duration| time.as_millis().to_string();
+        let options = PgConnectOptions::from_str(url)?
+            .application_name(&format!("waypost-shard-{shard}"))
+            .options([
+                ("lock_timeout", millis(LOCK)),
+                (
+                    "idle_in_transaction_session_timeout",
+                    millis(IDLE_IN_TRANSACTION),
+                ),
+                // A peer behind a cut cable loses its locks within 8 s.
+                ("tcp_keepalives_idle", "5".to_owned()),
+                ("tcp_keepalives_interval", "1".to_owned()),
+                ("tcp_keepalives_count", "3".to_owned()),
+            ])
+            .disable_statement_logging();
+        Ok(Self {
+            options,
+            shard,
+            key_ring,
+        })
+    }
+
+    /// Options for the statements of requests. All of them look keys up by an index.
+    /// A planner without statistics, or with those of an empty table, would hash
+    /// the 3,844 prefixes or scan the links for every request instead.
+    fn request_options(&self) -> PgConnectOptions {
+        self.options.clone().options([
+            ("statement_timeout", STATEMENT.as_millis().to_string()),
+            ("enable_seqscan", "off".to_owned()),
+            ("enable_hashjoin", "off".to_owned()),
+            ("enable_mergejoin", "off".to_owned()),
+            ("plan_cache_mode", "force_generic_plan".to_owned()),
+            // Forbidden plans look expensive, and that is what JIT goes by.
+            ("jit", "off".to_owned()),
+        ])
+    }
+}
+
+impl LinkStore for PostgresStore {
+    type Session = PostgresSession;
+
+    async fn connect(&self, _purpose: Purpose) -> Result<PostgresSession, Error> {
+        Ok(PostgresSession {
+            connection: self.request_options().connect().await?,
+            shard: self.shard.clone(),
+            key_ring: self.key_ring.clone(),
+        })
+    }
+
+    async fn prepare(&self, map: &ShardMap) -> Result<(), Error> {
+        let timeout = [("statement_timeout", PREPARE.as_millis().to_string())];
+        let lock = [("lock_timeout", PREPARE.as_millis().to_string())];
+        let options = self.options.clone().options(timeout).options(lock);
+        let mut connection = options.connect().await?;
+        // `run` would ask of the caller's future what it cannot promise.
+        migrations::migrator(STEPS)
+            .run_direct(None, &mut connection, false)
+            .await?;
+        let mut tx = connection
+            .begin_with("BEGIN; -- shard.begin_seed\nSELECT pg_advisory_xact_lock(22384, 1)")
+            .await?;
+        let found: Option<String> = sqlx::query_scalar("-- shard.identity\nSELECT id FROM shard")
+            .fetch_optional(&mut *tx)
+            .await?;
+        let this = &self.shard;
+        match found {
+            Some(found) if found == this.as_str() => return Ok(()),
+            Some(found) => {
+                let expected = this.clone();
+                return Err(Error::OtherShard { found, expected });
+            }
+            None => {}
+        }
+        sqlx::query("-- shard.claim\nINSERT INTO shard (id) VALUES ($1)")
+            .bind(this.as_str())
+            .execute(&mut *tx)
+            .await?;
+        let prefixes: Vec<String> = Prefix::all().map(|prefix| prefix.to_string()).collect();
+        let moved_to: Vec<Option<&str>> = Prefix::all()
+            .map(|prefix| &map.owner(prefix).id)
+            .map(|owner| (owner != this).then_some(owner.as_str()))
+            .collect();
+        sqlx::query(
+            "-- shard.seed_ownership
+             INSERT INTO prefix_owner (prefix, epoch, state, moved_to)
+             SELECT s.prefix, 1, CASE WHEN s.moved_to IS NULL THEN 'owned' ELSE 'moved' END, s.moved_to
+             FROM unnest($1::text[], $2::text[]) AS s(prefix, moved_to)",
+        )
+        .bind(prefixes)
+        .bind(moved_to)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        // So that the very first plans know how many prefixes there are.
+        sqlx::query("-- shard.analyze\nANALYZE prefix_owner")
+            .execute(&mut connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct PostgresSession {
+    connection: PgConnection,
+    shard: ShardId,
+    key_ring: KeyRing,
+}
+
+impl Session for PostgresSession {
+    async fn create_batch(&mut self, links: &[NewLink]) -> Result<Vec<Created>, Error> {
+        create::batch(self, links).await
+    }
+
+    async fn resolve_batch(&mut self, keys: &[LinkKey]) -> Result<Vec<Resolved>, Error> {
+        let domains: Vec<i32> = keys.iter().map(rows::domain).collect();
+        let slugs: Vec<&str> = keys.iter().map(|key| key.slug.as_str()).collect();
+        let prefixes: Vec<&str> = keys
+            .iter()
+            .map(|key| rules::prefix_text(&key.slug))
+            .collect();
+        let found = sqlx::query(concat!(
+            "-- shard.resolve\nSELECT ",
+            link_columns!(),
+            ", o.prefix, o.epoch, o.moved_to, k.at
+             FROM unnest($1::int[], $2::text[], $3::text[])
+                  WITH ORDINALITY AS k(domain, slug, prefix, at)
+             JOIN prefix_owner AS o ON o.prefix = k.prefix
+             LEFT JOIN links AS l ON l.domain = k.domain AND l.slug = k.slug"
+        ))
+        .bind(domains)
+        .bind(slugs)
+        .bind(prefixes)
+        .fetch_all(&mut self.connection)
+        .await?;
+        let mut outcomes = vec![None; keys.len()];
+        for row in found {
+            let (owner, moved) = self.owner(&row, 20)?;
+            let outcome = if moved {
+                Resolved::Moved(owner)
+            } else if row.try_get::<Option<i32>, _>(0)?.is_some() {
+                Resolved::Found(Box::new(rows::link(&row)?))
+            } else {
+                Resolved::Absent
+            };
+            let at = usize::try_from(row.try_get::<i64, _>(23)?).unwrap_or_default();
+            if let Some(slot) = at.checked_sub(1).and_then(|at| outcomes.get_mut(at)) {
+                *slot = Some(outcome);
+            }
+        }
+        // A prefix without an owner is no absence: nobody could tell.
+        let complete: Option<Vec<Resolved>> = outcomes.into_iter().collect();
+        complete.ok_or(Error::Damaged("prefix_owner"))
+    }
+
+    async fn write(&mut self, write: &Write) -> Result<Written, Error> {
+        let (shard, key_ring) = (self.shard.clone(), self.key_ring.clone());
+        let mut tx = self.begin_write().await?;
+        let key = &write.key;
+        let row = sqlx::query(
+            "-- shard.owner_of
+             SELECT o.prefix, o.epoch, o.moved_to, clock_timestamp()
+             FROM prefix_owner AS o WHERE o.prefix = $1",
+        )
+        .bind(rules::prefix_text(&key.slug))
+        .fetch_one(&mut *tx)
+        .await?;
+        let (owner, moved) = owner_at(&shard, &row, 0)?;
+        if moved {
+            tx.rollback().await?;
+            return Ok(Written::Moved(owner));
+        }
+        let now = rows::timestamp(row.try_get(3)?)?;
+        let existing = sqlx::query(concat!(
+            "-- shard.lock\nSELECT ",
+            link_columns!(),
+            " FROM links AS l WHERE l.domain = $1 AND l.slug = $2 FOR UPDATE"
+        ))
+        .bind(rows::domain(key))
+        .bind(key.slug.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(existing) = existing.map(|row| rows::link(&row)).transpose()? else {
+            tx.rollback().await?;
+            return Ok(Written::Absent);
+        };
+        let mut link = match rules::on_write(&existing, write, owner.epoch, now) {
+            OnWrite::Write(link) => link,
+            refused => {
+                tx.rollback().await?;
+                return Ok(match refused {
+                    OnWrite::Gone => Written::Gone(Box::new(existing)),
+                    OnWrite::VersionMismatch => Written::VersionMismatch(Box::new(existing)),
+                    _ => Written::Absent,
+                });
+            }
+        };
+        link.signature = key_ring.sign(&link);
+        match rows::replace(&mut tx, &link, now).await {
+            Err(Error::Data(error)) => {
+                tx.rollback().await?;
+                tracing::warn!(%error, "change refused by the database");
+                return Ok(Written::Refused);
+            }
+            outcome => outcome?,
+        }
+        tx.commit().await?;
+        Ok(Written::Link(link))
+    }
+
+    async fn ownership(&mut self) -> Result<Vec<PrefixOwner>, Error> {
+        let found = sqlx::query(
+            "-- shard.ownership
+             SELECT o.prefix, o.epoch, o.moved_to FROM prefix_owner AS o ORDER BY o.prefix",
+        )
+        .fetch_all(&mut self.connection)
+        .await?;
+        found.iter().map(|row| Ok(self.owner(row, 0)?.0)).collect()
+    }
+
+    async fn try_lead(&mut self) -> Result<bool, Error> {
+        let leads =
+            sqlx::query_scalar("-- shard.relay_lead\nSELECT pg_try_advisory_lock(22384, 2)")
+                .fetch_one(&mut self.connection)
+                .await?;
+        Ok(leads)
+    }
+
+    async fn poll(&mut self, cursor: &Cursor, limit: u32) -> Result<Poll, Error> {
+        // Read before the rows: whatever is below the oldest running transaction is
+        // visible to the next statement.
+        let (floor, clock, oldest): (i64, OffsetDateTime, Option<OffsetDateTime>) = sqlx::query_as(
+            "-- shard.relay_head
+             SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp(),
+                    (SELECT b.created_at FROM outbox AS b ORDER BY b.position, b.id LIMIT 1)",
+        )
+        .fetch_one(&mut self.connection)
+        .await?;
+        let told: Vec<i64> = cursor.told().map(|place| place.id).collect();
+        let found = sqlx::query(concat!(
+            "-- shard.relay_changes\nSELECT ",
+            link_columns!(),
+            ", b.position, b.id FROM outbox AS b
+               JOIN links AS l ON l.domain = b.domain AND l.slug = b.slug
+               WHERE b.position >= $1 AND b.id <> ALL($2::bigint[])
+               ORDER BY b.position, b.id LIMIT $3"
+        ))
+        .bind(cursor.floor())
+        .bind(told)
+        .bind(i64::from(limit))
+        .fetch_all(&mut self.connection)
+        .await?;
+        let changes = found.iter().map(change).collect::<Result<Vec<_>, _>>()?;
+        Ok(Poll {
+            clock: rows::timestamp(clock)?,
+            oldest: oldest.map(rows::timestamp).transpose()?,
+            floor: if changes.len() < limit as usize {
+                floor
+            } else {
+                cursor.floor()
+            },
+            changes,
+        })
+    }
+
+    async fn oldest(&mut self, limit: u32) -> Result<Vec<Change>, Error> {
+        let found = sqlx::query(concat!(
+            "-- shard.relay_oldest\nSELECT ",
+            link_columns!(),
+            ", b.position, b.id FROM outbox AS b
+               JOIN links AS l ON l.domain = b.domain AND l.slug = b.slug
+               ORDER BY b.position, b.id LIMIT $1"
+        ))
+        .bind(i64::from(limit))
+        .fetch_all(&mut self.connection)
+        .await?;
+        found.iter().map(change).collect()
+    }
+
+    async fn acknowledge(&mut self, places: &[Place]) -> Result<(), Error> {
+        let positions: Vec<i64> = places.iter().map(|place| place.position).collect();
+        let ids: Vec<i64> = places.iter().map(|place| place.id).collect();
+        sqlx::query(
+            "-- shard.relay_acknowledge
+             DELETE FROM outbox AS b USING unnest($1::bigint[], $2::bigint[]) AS a(position, id)
+             WHERE b.position = a.position AND b.id = a.id",
+        )
+        .bind(positions)
+        .bind(ids)
+        .execute(&mut self.connection)
+        .await?;
+        Ok(())
+    }
+}
+
+impl PostgresSession {
+    /// Begins a transaction that holds the ownership of all prefixes still. A
+    /// failure leaves the connection in an unknown state, so it is given up.
+    async fn begin_write(&mut self) -> Result<Transaction<'_, Postgres>, Error> {
+        self.connection
+            .begin_with(BEGIN_WRITE)
+            .await
+            .map_err(Error::Unavailable)
+    }
+
+    fn owner(
+        &self,
+        row: &sqlx::postgres::PgRow,
+        first: usize,
+    ) -> Result<(PrefixOwner, bool), Error> {
+        owner_at(&self.shard, row, first)
+    }
+}
+
+/// Reads the columns prefix, epoch and moved_to, from the `first` on.
+fn owner_at(
+    shard: &ShardId,
+    row: &sqlx::postgres::PgRow,
+    first: usize,
+) -> Result<(PrefixOwner, bool), Error> {
+    let epoch: i32 = row.try_get(first + 1)?;
+    let moved_to = row.try_get(first + 2)?;
+    owner(shard, row.try_get(first)?, epoch.into(), moved_to)
+}
+
+fn change(row: &sqlx::postgres::PgRow) -> Result<Change, Error> {
+    let place = Place {
+        position: row.try_get(20)?,
+        id: row.try_get(21)?,
+    };
+    let link = Box::new(rows::link(row)?);
+    Ok(Change { place, link })
+}

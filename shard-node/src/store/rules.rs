@@ -1,0 +1,204 @@
+//! What a create, an edit or a deletion makes of the row that is there. Free of
+//! I/O, so that both stores decide alike.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+use waypost_domain::{
+    Epoch, Link, LinkId, NewLink, Slug, SlugKind, State, Timestamp, Version, signature,
+};
+
+use super::{Write, WriteKind};
+
+/// How long nobody but its owner gets a slug whose link was deleted or expired:
+/// printed and mailed links live on, and must not lead to a stranger.
+pub const QUARANTINE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What to do about a create whose slug has a row.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum OnExisting {
+    /// It is the same create again.
+    Repeat,
+    Conflict,
+    /// The slug is free for a new life: replace the row by this one.
+    Recreate(Box<Link>),
+}
+
+/// What to do about a change of a row.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum OnWrite {
+    Absent,
+    Gone,
+    VersionMismatch,
+    /// Replace the row by this one.
+    Write(Box<Link>),
+}
+
+/// The first life of a slug. The signature is still to be set.
+#[must_use]
+pub(super) fn first_life(new: &NewLink, epoch: Epoch, now: Timestamp) -> Link {
+    life(new, Version::first(epoch), now)
+}
+
+/// Decides about a create whose slug is taken by `existing`.
+#[must_use]
+pub(super) fn on_existing(
+    existing: &Link,
+    new: &NewLink,
+    epoch: Epoch,
+    now: Timestamp,
+) -> OnExisting {
+    if existing.create_id == new.create_id && existing.tenant == new.tenant {
+        return OnExisting::Repeat;
+    }
+    // A minted slug is unique: meeting a row means that the key is burned.
+    if new.kind == SlugKind::Minted {
+        return OnExisting::Conflict;
+    }
+    let free = ended_at(existing, now)
+        .is_some_and(|end| existing.tenant == new.tenant || now >= end.after(QUARANTINE));
+    if !free {
+        return OnExisting::Conflict;
+    }
+    OnExisting::Recreate(Box::new(life(new, existing.version.next(epoch), now)))
+}
+
+/// Decides about a change of `existing`. The signature is still to be set.
+#[must_use]
+pub(super) fn on_write(existing: &Link, write: &Write, epoch: Epoch, now: Timestamp) -> OnWrite {
+    if existing.tenant != write.tenant {
+        return OnWrite::Absent;
+    }
+    if existing.state == State::Deleted {
+        return OnWrite::Gone;
+    }
+    if write
+        .if_version
+        .is_some_and(|version| version != existing.version)
+    {
+        return OnWrite::VersionMismatch;
+    }
+    let mut link = existing.clone();
+    match &write.kind {
+        WriteKind::Update(patch) => patch.apply(&mut link),
+        WriteKind::Delete => link.state = State::Deleted,
+    }
+    link.version = existing.version.next(epoch);
+    link.updated_at = now.max(existing.updated_at);
+    OnWrite::Write(Box::new(link))
+}
+
+/// Since when a link has been over for good; `None` while it is not. One that was
+/// taken down is never over, or recreating it would be a way around.
+fn ended_at(link: &Link, now: Timestamp) -> Option<Timestamp> {
+    match link.state {
+        State::Deleted => Some(link.updated_at),
+        State::Active | State::Disabled => link.valid_until.filter(|until| *until <= now),
+        State::Blocked => None,
+    }
+}
+
+fn life(new: &NewLink, version: Version, now: Timestamp) -> Link {
+    Link {
+        key: new.key.clone(),
+        id: LinkId(Uuid::now_v7()),
+        long_url: new.long_url.clone(),
+        redirect_status: new.redirect_status,
+        tenant: new.tenant.clone(),
+        state: State::Active,
+        version,
+        created_at: now,
+        updated_at: now,
+        valid_since: new.valid_since,
+        valid_until: new.valid_until,
+        max_visits: new.max_visits,
+        title: new.title.clone(),
+        tags: new.tags.clone(),
+        forward_query: new.forward_query,
+        password_hash: new.password_hash.clone(),
+        create_id: new.create_id,
+        source: None,
+        signature: [0; signature::LEN],
+    }
+}
+
+/// The prefix of a slug as databases hold it.
+#[must_use]
+pub(super) fn prefix_text(slug: &Slug) -> &str {
+    &slug.as_str()[..2]
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_domain::{CreateId, DomainId, LinkKey, LongUrl, RedirectStatus};
+
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000)
+            .unwrap()
+            .after(Duration::from_millis(millis))
+    }
+
+    fn new(tenant: &str, create_id: u128, kind: SlugKind) -> NewLink {
+        NewLink {
+            key: LinkKey {
+                domain: DomainId::MAIN,
+                slug: Slug::parse("abcdefgh").unwrap(),
+            },
+            kind,
+            create_id: CreateId(Uuid::from_u128(create_id)),
+            long_url: LongUrl::parse("https://example.com/").unwrap(),
+            redirect_status: RedirectStatus::Found,
+            tenant: tenant.to_owned(),
+            valid_since: None,
+            valid_until: None,
+            max_visits: None,
+            title: None,
+            tags: Vec::new(),
+            forward_query: false,
+            password_hash: None,
+        }
+    }
+
+    fn tombstone(of: &NewLink, now: Timestamp) -> Link {
+        let mut link = first_life(of, Epoch::FIRST, now);
+        link.state = State::Deleted;
+        link
+    }
+
+    #[test]
+    fn a_strangers_tombstone_is_free_after_ninety_days_and_not_before() {
+        let stone = tombstone(&new("a", 1, SlugKind::Alias), at(0));
+        let other = new("b", 2, SlugKind::Alias);
+        let day_90 = at(0).after(QUARANTINE);
+        let before = Timestamp::from_millis(day_90.millis() - 1).unwrap();
+        let decide = |now| on_existing(&stone, &other, Epoch::FIRST, now);
+        assert_eq!(decide(before), OnExisting::Conflict);
+        assert!(matches!(decide(day_90), OnExisting::Recreate(_)));
+    }
+
+    #[test]
+    fn an_expired_link_is_its_owners_to_recreate_and_a_blocked_one_is_nobodys() {
+        let mut expired = first_life(&new("a", 1, SlugKind::Alias), Epoch::FIRST, at(0));
+        expired.valid_until = Some(at(10));
+        let again = new("a", 2, SlugKind::Alias);
+        let decide = |link: &Link, now| on_existing(link, &again, Epoch::FIRST, now);
+        assert_eq!(decide(&expired, at(9)), OnExisting::Conflict);
+        let OnExisting::Recreate(life) = decide(&expired, at(10)) else {
+            panic!("the expired slug was not recreated");
+        };
+        assert!(life.version > expired.version);
+        assert_ne!(life.id, expired.id);
+        expired.state = State::Blocked;
+        assert_eq!(decide(&expired, at(10)), OnExisting::Conflict);
+    }
+
+    #[test]
+    fn a_minted_slug_is_never_recreated() {
+        let stone = tombstone(&new("a", 1, SlugKind::Minted), at(0));
+        let minted = new("a", 2, SlugKind::Minted);
+        let decision = on_existing(&stone, &minted, Epoch::FIRST, at(1).after(QUARANTINE));
+        assert_eq!(decision, OnExisting::Conflict);
+    }
+}

@@ -1,0 +1,363 @@
+//! Links in one SQLite file: the store of the all-in-one binary. One connection
+//! writes; every reader has its own and is never blocked by it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use tokio::sync::{Mutex, MutexGuard};
+use waypost_domain::shard_map::ShardMap;
+use waypost_domain::signature::KeyRing;
+use waypost_domain::{LinkKey, NewLink, Prefix, ShardId, Timestamp};
+
+use super::columns::{link_columns, owner};
+use super::rules::{self, OnExisting, OnWrite};
+use super::{
+    Change, Created, Cursor, Error, LinkStore, Place, Poll, PrefixOwner, Purpose, Resolved,
+    Session, Write, Written, migrations,
+};
+
+mod rows;
+
+const STEPS: &[(&str, &str)] = &[(
+    "links",
+    include_str!("../../migrations/sqlite/0001_links.sql"),
+)];
+
+/// How long a connection waits for another's lock. Only a second process on the
+/// same file, such as a backup, ever holds one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A shard in a SQLite file. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SqliteStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    shard: ShardId,
+    key_ring: KeyRing,
+    writer: Mutex<SqliteConnection>,
+}
+
+impl SqliteStore {
+    /// Opens a file, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub async fn open(path: &Path, shard: ShardId, key_ring: KeyRing) -> Result<Self, Error> {
+        let writer = options(path).create_if_missing(true).connect().await?;
+        Ok(Self(Arc::new(Inner {
+            path: path.to_owned(),
+            shard,
+            key_ring,
+            writer: Mutex::new(writer),
+        })))
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What is acknowledged has reached the disk.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging()
+}
+
+impl LinkStore for SqliteStore {
+    type Session = SqliteSession;
+
+    async fn connect(&self, purpose: Purpose) -> Result<SqliteSession, Error> {
+        let reader = match purpose {
+            Purpose::Read | Purpose::Relay => {
+                Some(options(&self.0.path).read_only(true).connect().await?)
+            }
+            Purpose::Write => None,
+        };
+        Ok(SqliteSession {
+            store: self.clone(),
+            reader,
+        })
+    }
+
+    async fn prepare(&self, map: &ShardMap) -> Result<(), Error> {
+        let mut writer = self.0.writer.lock().await;
+        migrations::migrator(STEPS)
+            .run_direct(None, &mut *writer, false)
+            .await?;
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        let found: Option<String> = sqlx::query_scalar("-- shard.identity\nSELECT id FROM shard")
+            .fetch_optional(&mut *tx)
+            .await?;
+        let this = &self.0.shard;
+        match found {
+            Some(found) if found == this.as_str() => return Ok(()),
+            Some(found) => {
+                let expected = this.clone();
+                return Err(Error::OtherShard { found, expected });
+            }
+            None => {}
+        }
+        sqlx::query("-- shard.claim\nINSERT INTO shard (one, id) VALUES (1, ?1)")
+            .bind(this.as_str())
+            .execute(&mut *tx)
+            .await?;
+        for prefix in Prefix::all() {
+            let owner = &map.owner(prefix).id;
+            let moved_to = (owner != this).then_some(owner.as_str());
+            sqlx::query(
+                "-- shard.seed_ownership
+                 INSERT INTO prefix_owner (prefix, epoch, state, moved_to)
+                 VALUES (?1, 1, CASE WHEN ?2 IS NULL THEN 'owned' ELSE 'moved' END, ?2)",
+            )
+            .bind(prefix.to_string())
+            .bind(moved_to)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// A share in the connection that writes, and perhaps one to read with.
+#[derive(Debug)]
+pub struct SqliteSession {
+    store: SqliteStore,
+    reader: Option<SqliteConnection>,
+}
+
+impl SqliteSession {
+    /// Where to read: apart from the writer if this session can.
+    async fn reader(&mut self) -> Reader<'_> {
+        match &mut self.reader {
+            Some(own) => Reader::Own(own),
+            None => Reader::Writer(self.store.0.writer.lock().await),
+        }
+    }
+}
+
+enum Reader<'a> {
+    Own(&'a mut SqliteConnection),
+    Writer(MutexGuard<'a, SqliteConnection>),
+}
+
+impl Reader<'_> {
+    fn connection(&mut self) -> &mut SqliteConnection {
+        match self {
+            Self::Own(own) => own,
+            Self::Writer(writer) => writer,
+        }
+    }
+}
+
+impl Session for SqliteSession {
+    async fn create_batch(&mut self, links: &[NewLink]) -> Result<Vec<Created>, Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        let now = Timestamp::from(SystemTime::now());
+        let mut outcomes = Vec::with_capacity(links.len());
+        for new in links {
+            outcomes.push(match self.store.create(&mut tx, new, now).await {
+                // The statement was undone, and the transaction goes on.
+                Err(Error::Data(error)) => {
+                    tracing::warn!(%error, "link refused by the database");
+                    Created::Refused
+                }
+                outcome => outcome?,
+            });
+        }
+        tx.commit().await?;
+        Ok(outcomes)
+    }
+
+    async fn resolve_batch(&mut self, keys: &[LinkKey]) -> Result<Vec<Resolved>, Error> {
+        let asked: Vec<_> = keys
+            .iter()
+            .map(|key| (key.domain.0, key.slug.as_str()))
+            .collect();
+        let asked = serde_json::to_string(&asked).expect("numbers and texts are JSON");
+        let shard = self.store.0.shard.clone();
+        let rows = sqlx::query(concat!(
+            "-- shard.resolve\nSELECT ",
+            link_columns!(),
+            ", o.prefix, o.epoch, o.moved_to, k.key
+             FROM json_each(?1) AS k
+             JOIN prefix_owner AS o ON o.prefix = substr(json_extract(k.value, '$[1]'), 1, 2)
+             LEFT JOIN links AS l ON l.domain = json_extract(k.value, '$[0]')
+                                 AND l.slug = json_extract(k.value, '$[1]')"
+        ))
+        .bind(asked)
+        .fetch_all(self.reader().await.connection())
+        .await?;
+        let mut outcomes = vec![Resolved::Absent; keys.len()];
+        for row in rows {
+            let prefix: &str = row.try_get(20)?;
+            let (owner, moved) = owner(&shard, prefix, row.try_get(21)?, row.try_get(22)?)?;
+            let outcome = if moved {
+                Resolved::Moved(owner)
+            } else if row.try_get::<Option<i64>, _>(0)?.is_some() {
+                Resolved::Found(Box::new(rows::link(&row)?))
+            } else {
+                Resolved::Absent
+            };
+            let at = row.try_get::<i64, _>(23)?;
+            if let Some(slot) = usize::try_from(at).ok().and_then(|at| outcomes.get_mut(at)) {
+                *slot = outcome;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn write(&mut self, write: &Write) -> Result<Written, Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        let now = Timestamp::from(SystemTime::now());
+        let (owner, moved) = self.store.owner_of(&mut tx, &write.key).await?;
+        if moved {
+            return Ok(Written::Moved(owner));
+        }
+        let Some(existing) = rows::stored(&mut tx, &write.key).await? else {
+            return Ok(Written::Absent);
+        };
+        let mut link = match rules::on_write(&existing, write, owner.epoch, now) {
+            OnWrite::Absent => return Ok(Written::Absent),
+            OnWrite::Gone => return Ok(Written::Gone(Box::new(existing))),
+            OnWrite::VersionMismatch => return Ok(Written::VersionMismatch(Box::new(existing))),
+            OnWrite::Write(link) => link,
+        };
+        link.signature = self.store.0.key_ring.sign(&link);
+        match rows::replace(&mut tx, &existing, &link, now).await {
+            Err(Error::Data(error)) => {
+                tracing::warn!(%error, "change refused by the database");
+                return Ok(Written::Refused);
+            }
+            outcome => outcome?,
+        }
+        tx.commit().await?;
+        Ok(Written::Link(link))
+    }
+
+    async fn ownership(&mut self) -> Result<Vec<PrefixOwner>, Error> {
+        let rows = sqlx::query(
+            "-- shard.ownership
+             SELECT prefix, epoch, moved_to FROM prefix_owner ORDER BY prefix",
+        )
+        .fetch_all(self.reader().await.connection())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let (prefix, epoch): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
+                Ok(owner(&self.store.0.shard, prefix, epoch, row.try_get(2)?)?.0)
+            })
+            .collect()
+    }
+
+    /// A file has one process, and that process one relay.
+    async fn try_lead(&mut self) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    async fn poll(&mut self, cursor: &Cursor, limit: u32) -> Result<Poll, Error> {
+        let mut reader = self.reader().await;
+        let (last, oldest): (i64, Option<i64>) = sqlx::query_as(
+            "-- shard.relay_head
+             SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0),
+                    (SELECT created_at FROM outbox ORDER BY id LIMIT 1)",
+        )
+        .fetch_one(reader.connection())
+        .await?;
+        // One connection writes, so that ids become visible in their order. What was
+        // committed since the statement above is given now and, unless it is told,
+        // again.
+        let changes = rows::changes(reader.connection(), cursor.floor(), limit).await?;
+        let floor = match changes.last() {
+            Some(last) if changes.len() == limit as usize => last.place.id + 1,
+            _ => last + 1,
+        };
+        Ok(Poll {
+            clock: Timestamp::from(SystemTime::now()),
+            oldest: oldest.and_then(Timestamp::from_millis),
+            floor,
+            changes,
+        })
+    }
+
+    async fn oldest(&mut self, limit: u32) -> Result<Vec<Change>, Error> {
+        let mut reader = self.reader().await;
+        rows::changes(reader.connection(), 0, limit).await
+    }
+
+    async fn acknowledge(&mut self, places: &[Place]) -> Result<(), Error> {
+        let ids: Vec<i64> = places.iter().map(|place| place.id).collect();
+        let mut writer = self.store.0.writer.lock().await;
+        sqlx::query(
+            "-- shard.relay_acknowledge
+             DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?1))",
+        )
+        .bind(serde_json::to_string(&ids).expect("numbers are JSON"))
+        .execute(&mut *writer)
+        .await?;
+        Ok(())
+    }
+}
+
+impl SqliteStore {
+    async fn create(
+        &self,
+        tx: &mut SqliteConnection,
+        new: &NewLink,
+        now: Timestamp,
+    ) -> Result<Created, Error> {
+        let (owner, moved) = self.owner_of(tx, &new.key).await?;
+        if moved {
+            return Ok(Created::Moved(owner));
+        }
+        let mut link = rules::first_life(new, owner.epoch, now);
+        link.signature = self.0.key_ring.sign(&link);
+        if rows::insert(tx, &link).await? {
+            return Ok(Created::Stored {
+                link: Box::new(link),
+                replaced: false,
+            });
+        }
+        let Some(existing) = rows::stored(tx, &new.key).await? else {
+            return Ok(Created::Conflict);
+        };
+        match rules::on_existing(&existing, new, owner.epoch, now) {
+            OnExisting::Repeat => Ok(Created::Stored {
+                link: Box::new(existing),
+                replaced: false,
+            }),
+            OnExisting::Conflict => Ok(Created::Conflict),
+            OnExisting::Recreate(mut link) => {
+                link.signature = self.0.key_ring.sign(&link);
+                rows::replace(tx, &existing, &link, now).await?;
+                Ok(Created::Stored {
+                    link,
+                    replaced: true,
+                })
+            }
+        }
+    }
+
+    async fn owner_of(
+        &self,
+        tx: &mut SqliteConnection,
+        key: &LinkKey,
+    ) -> Result<(PrefixOwner, bool), Error> {
+        let row = sqlx::query(
+            "-- shard.owner_of
+             SELECT prefix, epoch, moved_to FROM prefix_owner WHERE prefix = ?1",
+        )
+        .bind(rules::prefix_text(&key.slug))
+        .fetch_one(tx)
+        .await?;
+        let (prefix, epoch): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
+        owner(&self.0.shard, prefix, epoch, row.try_get(2)?)
+    }
+}
