@@ -1,3 +1,23 @@
 //! The storage node of one shard: links in Postgres or SQLite, over gRPC.
+//!
+//! [`store`] keeps links; [`lane`] runs many requests over few database sessions;
+//! [`relay`] tells changes on; [`service`] is the gRPC side of all that.
 
+pub mod cache;
+pub mod changes;
+#[cfg(feature = "cluster")]
+pub mod config;
+pub mod lane;
+pub mod metrics;
+pub mod relay;
+#[cfg(feature = "cluster")]
+mod serve;
+pub mod service;
+#[cfg(feature = "sqlite")]
+mod standalone;
 pub mod store;
+
+#[cfg(feature = "cluster")]
+pub use serve::{serve, serve_on};
+#[cfg(feature = "sqlite")]
+pub use standalone::{OpenError, open_sqlite};

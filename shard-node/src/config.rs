@@ -1,0 +1,100 @@
+//! The options of `waypost-shard-node`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use waypost_domain::ShardId;
+use waypost_runtime::config::{Options as ProcessLike, ProcessOptions};
+
+/// Stores the links of one shard in Postgres and serves them over gRPC.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "waypost-shard-node", version)]
+pub struct Options {
+    /// Where gRPC listens, as host:port
+    #[arg(
+        long,
+        env = "WAYPOST_LISTEN",
+        default_value = "127.0.0.1:7101",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    /// Where /live, /ready and /metrics listen, as host:port
+    #[arg(
+        long,
+        env = "WAYPOST_ADMIN_LISTEN",
+        default_value = "127.0.0.1:7102",
+        value_name = "ADDRESS"
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// The shard's name in the shard map; it never changes
+    #[arg(long, env = "WAYPOST_SHARD_ID", value_name = "ID", value_parser = shard_id)]
+    pub shard_id: ShardId,
+
+    /// The shard's database, as postgres://user:password@host:port/database
+    #[arg(
+        long,
+        env = "WAYPOST_POSTGRES_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub postgres_url: String,
+
+    /// Some nodes of the region's Redis Cluster, as host:port,host:port; none: no cache
+    #[arg(
+        long,
+        env = "WAYPOST_REDIS",
+        default_value = "",
+        value_name = "NODES",
+        hide_default_value = true
+    )]
+    pub redis: String,
+
+    /// Counts up when what Redis holds must no longer be believed; the same at all processes
+    #[arg(
+        long,
+        env = "WAYPOST_CACHE_GENERATION",
+        default_value = "0",
+        value_name = "N"
+    )]
+    pub cache_generation: u32,
+
+    /// The shard map, a JSON file: says once, to an empty database, which prefixes it owns
+    #[arg(long, env = "WAYPOST_SHARD_MAP", value_name = "FILE")]
+    pub shard_map: PathBuf,
+
+    /// Folder with the secrets `service-token` and `link-mac`, one file each
+    #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
+    pub secrets_dir: PathBuf,
+
+    #[command(flatten)]
+    pub process: ProcessOptions,
+}
+
+impl Options {
+    /// The nodes of the Redis Cluster; empty: there is none.
+    #[must_use]
+    pub fn redis_nodes(&self) -> Vec<String> {
+        self.redis
+            .split(',')
+            .map(str::trim)
+            .filter(|node| !node.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl ProcessLike for Options {
+    fn process(&self) -> &ProcessOptions {
+        &self.process
+    }
+
+    fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+}
+
+fn shard_id(text: &str) -> Result<ShardId, String> {
+    ShardId::parse(text).ok_or_else(|| "expected 1 to 32 characters of 0-9, a-z, -".to_owned())
+}

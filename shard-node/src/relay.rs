@@ -1,0 +1,209 @@
+//! Tells the shard's changes on: to the open streams at once, to Redis until it
+//! acknowledges. Exactly one process per shard does so at a time.
+//!
+//! The session that reads the outbox is the one that holds the lock, so that a
+//! leader which lost its lock cannot read, and one that cannot read sends no
+//! heartbeat.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use waypost_proto::link as message;
+
+use crate::cache::Cache;
+use crate::changes::{Changes, Event, Term};
+use crate::lane::cause;
+use crate::metrics::Metrics;
+use crate::store::{Change, Cursor, Error, LinkStore, Place, Purpose, Session};
+
+/// How often the outbox is looked at for what other processes wrote.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A gateway mistrusts what it holds after 1.5 s of silence: six of these.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+
+/// Deadline of each statement; a leader that takes longer gives up its term.
+const STATEMENT: Duration = Duration::from_secs(1);
+
+/// How often the others try to become the leader: a lost leader's gateways are
+/// without a stream for about this long.
+const COMPETE: Duration = Duration::from_millis(250);
+
+/// Changes per statement.
+const MAX_CHANGES: u32 = 512;
+
+/// Between two attempts at a Redis that takes nothing.
+const CACHE_RETRY_FIRST: Duration = Duration::from_millis(50);
+const CACHE_RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// What a relay works with.
+#[derive(Debug)]
+pub struct Relay<S> {
+    pub store: S,
+    pub changes: Changes,
+    pub cache: Cache,
+    pub metrics: Metrics,
+}
+
+impl<S: LinkStore> Relay<S> {
+    /// Competes for the lead and relays while it has it, until the shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        shutdown
+            .run_until_cancelled(async {
+                loop {
+                    if let Err(error) = self.compete().await {
+                        tracing::warn!(error = %cause(&error), "relay gave up its term");
+                    }
+                    sleep(COMPETE).await;
+                }
+            })
+            .await;
+    }
+
+    /// Returns when another process leads; fails when the session is lost.
+    async fn compete(&self) -> Result<(), Error> {
+        let mut session = within(self.store.connect(Purpose::Relay)).await?;
+        while !within(session.try_lead()).await? {
+            sleep(COMPETE).await;
+        }
+        tracing::info!("relay leads");
+        let leading = Leading::begin(&self.metrics);
+        let result = self.term(&mut session).await;
+        drop(leading);
+        result
+    }
+
+    async fn term(&self, session: &mut S::Session) -> Result<(), Error> {
+        // What was committed before the term is told to nobody: whoever subscribes
+        // from now on reads it from the database.
+        let start = within(session.poll(&Cursor::starting_at(i64::MAX), MAX_CHANGES)).await?;
+        let mut cursor = Cursor::starting_at(start.floor);
+        let term = self.changes.begin();
+        let mut applying = Applying::default();
+        let mut heartbeat_at = Instant::now();
+        let mut tick = interval(POLL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.changes.written() => {}
+                (done, failed) = applying.finished() => {
+                    let puts = &self.metrics.cache_puts;
+                    puts.with_label_values(&["ok"]).inc_by(done.len() as u64);
+                    puts.with_label_values(&["failed"]).inc_by(failed as u64);
+                    if !done.is_empty() {
+                        within(session.acknowledge(&done)).await?;
+                    }
+                }
+            }
+            let poll = within(session.poll(&cursor, MAX_CHANGES)).await?;
+            self.tell(&term, &mut cursor, &poll.changes);
+            cursor.raise(poll.floor);
+            if poll.oldest.is_some() && applying.is_due() {
+                let oldest = within(session.oldest(MAX_CHANGES)).await?;
+                // What was committed since the poll leaves the outbox as well, so it
+                // is told before.
+                self.tell(&term, &mut cursor, &oldest);
+                applying.begin(&self.cache, oldest);
+            }
+            if Instant::now() >= heartbeat_at {
+                heartbeat_at = Instant::now() + HEARTBEAT;
+                let age = poll.oldest.map_or(0, |at| {
+                    let age = poll.clock.millis() - at.millis();
+                    u64::try_from(age).unwrap_or_default().max(1)
+                });
+                self.metrics.outbox_age.set(age as f64 / 1_000.0);
+                term.tell(Event::Heartbeat(message::Heartbeat {
+                    clock_ms: poll.clock.millis(),
+                    oldest_unapplied_ms: age,
+                }));
+            }
+        }
+    }
+
+    fn tell(&self, term: &Term, cursor: &mut Cursor, changes: &[Change]) {
+        for change in changes {
+            if cursor.tell(change) {
+                self.metrics.changes_told.inc();
+                let link = message::Link::from(&*change.link);
+                term.tell(Event::Changed(link.into()));
+            }
+        }
+    }
+}
+
+/// Shows in the metrics that this process leads, until it is dropped.
+struct Leading<'a>(&'a Metrics);
+
+impl<'a> Leading<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.leader.set(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.leader.set(0);
+        self.0.outbox_age.set(0.0);
+    }
+}
+
+/// The one batch that is on its way to Redis, beside the telling, which must not
+/// wait for it.
+struct Applying {
+    batch: Option<(usize, BoxFuture<'static, Vec<Place>>)>,
+    due_at: Instant,
+    backoff: Duration,
+}
+
+impl Default for Applying {
+    fn default() -> Self {
+        Self {
+            batch: None,
+            due_at: Instant::now(),
+            backoff: CACHE_RETRY_FIRST,
+        }
+    }
+}
+
+impl Applying {
+    fn is_due(&self) -> bool {
+        self.batch.is_none() && Instant::now() >= self.due_at
+    }
+
+    fn begin(&mut self, cache: &Cache, changes: Vec<Change>) {
+        let (count, cache) = (changes.len(), cache.clone());
+        self.batch = Some((count, Box::pin(async move { cache.put(changes).await })));
+    }
+
+    /// Waits for the batch, if there is one, and gives what was acknowledged and
+    /// how many were not.
+    async fn finished(&mut self) -> (Vec<Place>, usize) {
+        let Some((count, batch)) = &mut self.batch else {
+            return std::future::pending().await;
+        };
+        let done = batch.await;
+        let failed = count.saturating_sub(done.len());
+        if failed == 0 {
+            self.backoff = CACHE_RETRY_FIRST;
+            self.due_at = Instant::now();
+        } else {
+            self.due_at = Instant::now() + self.backoff;
+            self.backoff = (self.backoff * 2).min(CACHE_RETRY_MAX);
+        }
+        self.batch = None;
+        (done, failed)
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(STATEMENT, call).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::Unavailable(sqlx::Error::Io(
+            std::io::ErrorKind::TimedOut.into(),
+        ))),
+    }
+}

@@ -1,0 +1,201 @@
+//! The gRPC side of a shard: one file per RPC.
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status};
+use waypost_proto::convert::Invalid;
+use waypost_proto::link::link_service_server::LinkService;
+use waypost_proto::link::{self as message};
+
+use crate::changes::Changes;
+use crate::lane::{Lane, Refusal};
+use crate::metrics::Metrics;
+use crate::store::{LinkStore, PrefixOwner};
+
+mod create;
+mod resolve;
+mod watch;
+mod write;
+
+/// Items that one request may carry.
+pub const MAX_BATCH: usize = 1_024;
+
+/// Sessions per process. Two readers keep one statement on its way while another
+/// is being answered, on each of two cores; two writers keep the disk busy with
+/// one commit while the next is being prepared.
+const READERS: usize = 4;
+const CREATORS: usize = 2;
+const WRITERS: usize = 2;
+
+/// The service of one shard. Cheap to clone.
+#[derive(Debug)]
+pub struct Service<S: LinkStore> {
+    store: S,
+    creates: Lane<S, create::Create>,
+    resolves: Lane<S, resolve::Resolve>,
+    writes: Lane<S, write::Change>,
+    changes: Changes,
+    metrics: Metrics,
+}
+
+impl<S: LinkStore> Clone for Service<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            creates: self.creates.clone(),
+            resolves: self.resolves.clone(),
+            writes: self.writes.clone(),
+            changes: self.changes.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+impl<S: LinkStore> Service<S> {
+    /// Starts the service's workers, which end with `shutdown`.
+    #[must_use]
+    pub fn start(
+        store: S,
+        changes: Changes,
+        metrics: Metrics,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        Self {
+            creates: Lane::start(&store, CREATORS, &metrics, shutdown),
+            resolves: Lane::start(&store, READERS, &metrics, shutdown),
+            writes: Lane::start(&store, WRITERS, &metrics, shutdown),
+            store,
+            changes,
+            metrics,
+        }
+    }
+
+    async fn timed<T>(
+        &self,
+        rpc: &'static str,
+        run: impl Future<Output = Result<T, Status>> + Send,
+    ) -> Result<Response<T>, Status> {
+        let begun = std::time::Instant::now();
+        let result = run.await;
+        let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        self.metrics
+            .rpc_seconds
+            .with_label_values(&[rpc, outcome_name(code)])
+            .observe(begun.elapsed().as_secs_f64());
+        result.map(Response::new)
+    }
+
+    fn count_moved(&self, rpc: &'static str, count: usize) {
+        if count > 0 {
+            let counter = self.metrics.moved.with_label_values(&[rpc]);
+            counter.inc_by(count as u64);
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl<S: LinkStore> LinkService for Service<S> {
+    async fn create_batch(
+        &self,
+        request: Request<message::CreateBatchRequest>,
+    ) -> Result<Response<message::CreateBatchResponse>, Status> {
+        let run = self.create(request.into_inner());
+        self.timed("create_batch", run).await
+    }
+
+    async fn resolve_batch(
+        &self,
+        request: Request<message::ResolveBatchRequest>,
+    ) -> Result<Response<message::ResolveBatchResponse>, Status> {
+        let run = self.resolve(request.into_inner());
+        self.timed("resolve_batch", run).await
+    }
+
+    async fn update(
+        &self,
+        request: Request<message::UpdateRequest>,
+    ) -> Result<Response<message::WriteResponse>, Status> {
+        self.timed("update", self.change(request.into_inner()))
+            .await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<message::DeleteRequest>,
+    ) -> Result<Response<message::WriteResponse>, Status> {
+        self.timed("delete", self.remove(request.into_inner()))
+            .await
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<message::WatchEvent, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        _request: Request<message::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.timed("watch", self.stream()).await
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            Refusal::Busy => Self::resource_exhausted(text),
+            Refusal::Deadline => Self::deadline_exceeded(text),
+            Refusal::Unavailable => Self::unavailable(text),
+            Refusal::Internal => Self::internal(text),
+        }
+    }
+}
+
+/// Refuses requests that are larger than agreed.
+fn check_size(count: usize) -> Result<(), Status> {
+    if count > MAX_BATCH {
+        return Err(Status::invalid_argument(format!(
+            "a batch has at most {MAX_BATCH} items"
+        )));
+    }
+    Ok(())
+}
+
+fn key(key: Option<message::Key>) -> Result<waypost_domain::LinkKey, Status> {
+    let key: waypost_domain::LinkKey = key.ok_or(Invalid("key"))?.try_into()?;
+    check_domain(key.domain)?;
+    Ok(key)
+}
+
+/// Databases hold these as signed numbers.
+fn check_domain(domain: waypost_domain::DomainId) -> Result<(), Invalid> {
+    i32::try_from(domain.0)
+        .map(drop)
+        .map_err(|_| Invalid("domain"))
+}
+
+fn check_max_visits(max: Option<u64>) -> Result<(), Invalid> {
+    match max.map(i64::try_from) {
+        Some(Err(_)) => Err(Invalid("max_visits")),
+        _ => Ok(()),
+    }
+}
+
+fn moved(owner: &PrefixOwner) -> message::Moved {
+    message::Moved {
+        shard: owner.shard.to_string(),
+        epoch: owner.epoch.get(),
+    }
+}
+
+fn outcome_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Unavailable => "unavailable",
+        _ => "internal",
+    }
+}

@@ -1,0 +1,99 @@
+//! `Update` and `Delete`: one link each, under a row lock.
+
+use tonic::Status;
+use waypost_domain::{Patch, Version};
+use waypost_proto::convert::Invalid;
+use waypost_proto::link::{self as message, write_response::Outcome};
+
+use super::{Service, check_max_visits, key, moved};
+use crate::lane::Operation;
+use crate::store::{Error, LinkStore, Purpose, Session, Write, WriteKind, Written};
+
+/// The lane's operation.
+#[derive(Debug)]
+pub(super) struct Change;
+
+impl<S: Session> Operation<S> for Change {
+    type Item = Write;
+    type Outcome = Written;
+    const NAME: &'static str = "write";
+    const PURPOSE: Purpose = Purpose::Write;
+    // Each is a transaction of its own, so that none waits for another's row.
+    const COALESCE: usize = 1;
+    // The second time the version is another one, or the link is gone.
+    const REPEATABLE: bool = false;
+
+    async fn run(session: &mut S, items: &[Write]) -> Result<Vec<Written>, Error> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        for write in items {
+            outcomes.push(session.write(write).await?);
+        }
+        Ok(outcomes)
+    }
+}
+
+impl<S: LinkStore> Service<S> {
+    pub(super) async fn change(
+        &self,
+        request: message::UpdateRequest,
+    ) -> Result<message::WriteResponse, Status> {
+        let patch = Patch::try_from(request.patch.ok_or(Invalid("patch"))?)?;
+        if let waypost_domain::Change::Set(max) = patch.max_visits {
+            check_max_visits(Some(max))?;
+        }
+        let write = Write {
+            key: key(request.key)?,
+            tenant: request.tenant,
+            if_version: version(request.if_version)?,
+            kind: WriteKind::Update(Box::new(patch)),
+        };
+        self.write("update", write).await
+    }
+
+    pub(super) async fn remove(
+        &self,
+        request: message::DeleteRequest,
+    ) -> Result<message::WriteResponse, Status> {
+        let write = Write {
+            key: key(request.key)?,
+            tenant: request.tenant,
+            if_version: version(request.if_version)?,
+            kind: WriteKind::Delete,
+        };
+        self.write("delete", write).await
+    }
+
+    async fn write(
+        &self,
+        rpc: &'static str,
+        write: Write,
+    ) -> Result<message::WriteResponse, Status> {
+        let written = self.writes.run(vec![write]).await?.pop();
+        let outcome = match written.ok_or_else(|| Status::internal("no outcome"))? {
+            Written::Link(link) => {
+                self.changes.wrote();
+                Outcome::Written((&*link).into())
+            }
+            Written::Absent => Outcome::Absent(message::Absent {}),
+            Written::Gone(link) => Outcome::Gone((&*link).into()),
+            Written::VersionMismatch(link) => Outcome::VersionMismatch((&*link).into()),
+            Written::Moved(owner) => {
+                self.count_moved(rpc, 1);
+                Outcome::Moved(moved(&owner))
+            }
+            Written::Refused => {
+                return Err(Status::invalid_argument("the change cannot be stored"));
+            }
+        };
+        Ok(message::WriteResponse {
+            outcome: Some(outcome),
+        })
+    }
+}
+
+fn version(version: Option<u64>) -> Result<Option<Version>, Invalid> {
+    version
+        .filter(|version| *version != 0)
+        .map(|version| Version::from_stored(version).ok_or(Invalid("if_version")))
+        .transpose()
+}

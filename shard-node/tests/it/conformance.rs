@@ -1,0 +1,501 @@
+//! What every store must do. Each store runs all of it.
+
+use waypost_domain::{Epoch, Patch, State, Timestamp, Version};
+use waypost_shard_node::store::{
+    Created, Cursor, LinkStore as _, Purpose, Resolved, Session as _, Write, WriteKind, Written,
+};
+
+use crate::fixture::*;
+
+/// Makes a test of each behaviour for a store, given what opens a database.
+macro_rules! conformance {
+    ($open:expr; $($behaviour:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $behaviour() {
+                crate::conformance::$behaviour(&$open.await).await;
+            }
+        )*
+    };
+    ($open:expr) => {
+        crate::conformance::conformance! {
+            $open;
+            a_created_link_reads_back_in_full
+            outcomes_come_in_the_order_of_the_items
+            a_repeated_create_makes_no_second_link
+            a_slug_of_another_create_is_a_conflict
+            the_same_slug_twice_in_a_batch_is_stored_once
+            an_update_changes_what_it_names_and_nothing_else
+            an_update_of_a_wrong_version_changes_nothing
+            another_tenants_link_is_absent_to_writes
+            a_deleted_link_is_a_tombstone_and_stays_one
+            an_owner_recreates_an_alias_with_a_new_life_and_a_higher_version
+            another_tenants_link_and_its_fresh_tombstone_are_conflicts
+            a_prefix_that_moved_answers_so_whether_found_or_not
+            versions_carry_the_owners_epoch_and_never_run_backwards
+            every_stored_link_is_signed
+            the_outbox_has_each_change_once_and_no_create_or_failure
+            a_cursor_sees_each_change_once_in_portions
+            each_change_of_destination_is_audited
+            ownership_names_every_prefix_and_is_seeded_once
+            a_database_of_another_shard_is_refused
+            a_schema_of_a_later_release_is_refused
+        }
+    };
+}
+pub(crate) use conformance;
+
+pub(crate) async fn a_created_link_reads_back_in_full(database: &impl Database) {
+    let mut session = database.session().await;
+    let mut new = alias("full-house");
+    new.long_url = url("https://example.com/a?q=%C3%A4#f");
+    new.redirect_status = waypost_domain::RedirectStatus::PermanentRedirect;
+    new.valid_since = Timestamp::from_millis(1_700_000_000_123);
+    new.valid_until = Some(Timestamp::MAX);
+    new.max_visits = Some(i64::MAX as u64);
+    new.title = Some("Ein \"Titel\" mit \\ und 'so'".to_owned());
+    new.tags = vec![
+        "a b".to_owned(),
+        "\"{,}\\".to_owned(),
+        String::new(),
+        "NULL".to_owned(),
+    ];
+    new.forward_query = true;
+    new.password_hash = Some("$argon2id$x".to_owned());
+    let created = create(&mut session, &new).await;
+    assert_eq!(created.long_url, new.long_url);
+    assert_eq!(created.tags, new.tags);
+    assert_eq!(created.valid_until, new.valid_until);
+    assert_eq!(created.state, State::Active);
+    assert_eq!(created.created_at, created.updated_at);
+    let mut reader = database.store().connect(Purpose::Read).await.unwrap();
+    let read = reader
+        .resolve_batch(std::slice::from_ref(&new.key))
+        .await
+        .unwrap();
+    assert_eq!(read, [Resolved::Found(Box::new(created))]);
+}
+
+pub(crate) async fn outcomes_come_in_the_order_of_the_items(database: &impl Database) {
+    let mut session = database.session().await;
+    create(&mut session, &minted("mm000000")).await;
+    let batch = [
+        alias("zz-alias"),
+        minted("zz000000"),
+        minted("mm000000"),
+        alias("aa-alias"),
+        minted("aa000000"),
+    ];
+    let outcomes = session.create_batch(&batch).await.unwrap();
+    assert_eq!(outcomes[2], Created::Conflict);
+    for at in [0, 1, 3, 4] {
+        assert_eq!(stored(&outcomes[at]).key, batch[at].key);
+        assert_eq!(stored(&outcomes[at]).create_id, batch[at].create_id);
+    }
+    let keys = [
+        key("zz000000"),
+        key("nosuchlink"),
+        key("aa-alias"),
+        key("zz000000"),
+    ];
+    let resolved = session.resolve_batch(&keys).await.unwrap();
+    let slugs: Vec<Option<String>> = resolved
+        .iter()
+        .map(|outcome| match outcome {
+            Resolved::Found(link) => Some(link.key.slug.to_string()),
+            _ => None,
+        })
+        .collect();
+    let expected = [Some("zz000000"), None, Some("aa-alias"), Some("zz000000")];
+    assert_eq!(slugs, expected.map(|slug| slug.map(str::to_owned)));
+}
+
+pub(crate) async fn a_repeated_create_makes_no_second_link(database: &impl Database) {
+    let mut session = database.session().await;
+    for new in [minted("rr000001"), alias("rr-again")] {
+        let first = create(&mut session, &new).await;
+        let again = create(&mut session, &new).await;
+        assert_eq!(again, first);
+    }
+    assert_eq!(database.count("SELECT count(*) FROM links").await, 2);
+    // Even after an edit the answer is the link, and the edit stays.
+    let edited = update(&mut session, "rr-again", "https://example.org/").await;
+    let mut new = alias("rr-again");
+    new.create_id = edited.create_id;
+    assert_eq!(create(&mut session, &new).await, edited);
+    // A stranger with the same id learns nothing.
+    new.tenant = "other".to_owned();
+    let outcomes = session.create_batch(&[new]).await.unwrap();
+    assert_eq!(outcomes, [Created::Conflict]);
+}
+
+pub(crate) async fn a_slug_of_another_create_is_a_conflict(database: &impl Database) {
+    let mut session = database.session().await;
+    for kind in [minted, alias] {
+        let first = create(&mut session, &kind("cc000001")).await;
+        let outcomes = session.create_batch(&[kind("cc000001")]).await.unwrap();
+        assert_eq!(outcomes, [Created::Conflict]);
+        let read = session.resolve_batch(&[key("cc000001")]).await.unwrap();
+        assert_eq!(read, [Resolved::Found(Box::new(first))]);
+        database.execute("DELETE FROM links").await;
+    }
+}
+
+pub(crate) async fn the_same_slug_twice_in_a_batch_is_stored_once(database: &impl Database) {
+    let mut session = database.session().await;
+    for kind in [minted, alias] {
+        let (first, other) = (kind("dd000001"), kind("dd000001"));
+        let batch = [first.clone(), other, first.clone()];
+        let outcomes = session.create_batch(&batch).await.unwrap();
+        assert_eq!(stored(&outcomes[0]).create_id, first.create_id);
+        assert_eq!(outcomes[1], Created::Conflict);
+        assert_eq!(stored(&outcomes[2]), stored(&outcomes[0]));
+        assert_eq!(database.count("SELECT count(*) FROM links").await, 1);
+        database.execute("DELETE FROM links").await;
+    }
+}
+
+pub(crate) async fn an_update_changes_what_it_names_and_nothing_else(database: &impl Database) {
+    let mut session = database.session().await;
+    let mut new = alias("uu-link");
+    new.title = Some("old".to_owned());
+    new.tags = vec!["kept".to_owned()];
+    new.max_visits = Some(3);
+    let created = create(&mut session, &new).await;
+    let patch = Patch {
+        long_url: Some(url("https://example.org/new")),
+        state: Some(State::Disabled),
+        title: waypost_domain::Change::Clear,
+        ..Patch::default()
+    };
+    let updated =
+        written(&write(&mut session, "uu-link", WriteKind::Update(Box::new(patch))).await);
+    let mut expected = created.clone();
+    expected.long_url = url("https://example.org/new");
+    expected.state = State::Disabled;
+    expected.title = None;
+    expected.version = created.version.next(Epoch::FIRST);
+    expected.updated_at = updated.updated_at;
+    expected.signature = updated.signature;
+    assert_eq!(updated, expected);
+    let read = session.resolve_batch(&[key("uu-link")]).await.unwrap();
+    assert_eq!(read, [Resolved::Found(Box::new(updated))]);
+}
+
+pub(crate) async fn an_update_of_a_wrong_version_changes_nothing(database: &impl Database) {
+    let mut session = database.session().await;
+    let created = create(&mut session, &alias("vv-link")).await;
+    let edited = update(&mut session, "vv-link", "https://example.org/1").await;
+    let mut stale = Write {
+        key: key("vv-link"),
+        tenant: "acme".to_owned(),
+        if_version: Some(created.version),
+        kind: to_url("https://example.org/2"),
+    };
+    for kind in [stale.kind.clone(), WriteKind::Delete] {
+        stale.kind = kind;
+        let outcome = session.write(&stale).await.unwrap();
+        assert_eq!(outcome, Written::VersionMismatch(Box::new(edited.clone())));
+    }
+    let read = session.resolve_batch(&[key("vv-link")]).await.unwrap();
+    assert_eq!(read, [Resolved::Found(Box::new(edited.clone()))]);
+    stale.if_version = Some(edited.version);
+    let deleted = written(&session.write(&stale).await.unwrap());
+    assert_eq!(deleted.state, State::Deleted);
+}
+
+pub(crate) async fn another_tenants_link_is_absent_to_writes(database: &impl Database) {
+    let mut session = database.session().await;
+    let mut new = alias("tt-link");
+    new.tenant = "other".to_owned();
+    let created = create(&mut session, &new).await;
+    for kind in [to_url("https://evil.example/"), WriteKind::Delete] {
+        assert_eq!(
+            write(&mut session, "tt-link", kind.clone()).await,
+            Written::Absent
+        );
+        assert_eq!(write(&mut session, "tt-none", kind).await, Written::Absent);
+    }
+    let read = session.resolve_batch(&[key("tt-link")]).await.unwrap();
+    assert_eq!(read, [Resolved::Found(Box::new(created))]);
+}
+
+pub(crate) async fn a_deleted_link_is_a_tombstone_and_stays_one(database: &impl Database) {
+    let mut session = database.session().await;
+    let created = create(&mut session, &minted("xx000001")).await;
+    let deleted = delete(&mut session, "xx000001").await;
+    assert_eq!(deleted.state, State::Deleted);
+    assert!(versions_rise(&[&created, &deleted]));
+    let gone = Written::Gone(Box::new(deleted.clone()));
+    assert_eq!(
+        write(&mut session, "xx000001", WriteKind::Delete).await,
+        gone
+    );
+    let edit = to_url("https://example.org/");
+    assert_eq!(write(&mut session, "xx000001", edit).await, gone);
+    let read = session.resolve_batch(&[key("xx000001")]).await.unwrap();
+    assert_eq!(read, [Resolved::Found(Box::new(deleted))]);
+    // A minted slug leads one life only.
+    let outcomes = session.create_batch(&[minted("xx000001")]).await.unwrap();
+    assert_eq!(outcomes, [Created::Conflict]);
+}
+
+pub(crate) async fn an_owner_recreates_an_alias_with_a_new_life_and_a_higher_version(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    let first = create(&mut session, &alias("yy-link")).await;
+    let stone = delete(&mut session, "yy-link").await;
+    let mut again = alias("yy-link");
+    again.title = Some("second life".to_owned());
+    // Twice in one batch: the second meets the new life.
+    let outcomes = session
+        .create_batch(&[again.clone(), alias("yy-link")])
+        .await
+        .unwrap();
+    assert!(matches!(
+        outcomes[0],
+        Created::Stored { replaced: true, .. }
+    ));
+    assert_eq!(outcomes[1], Created::Conflict);
+    let second = stored(&outcomes[0]);
+    assert_ne!(second.id, first.id);
+    assert_eq!(second.state, State::Active);
+    assert!(versions_rise(&[&first, &stone, &second]));
+    assert!(key_ring().verify(&second));
+    let read = session.resolve_batch(&[key("yy-link")]).await.unwrap();
+    assert_eq!(read, [Resolved::Found(Box::new(second))]);
+    assert_eq!(database.count("SELECT count(*) FROM links").await, 1);
+    assert_eq!(database.count("SELECT count(*) FROM outbox").await, 2);
+}
+
+pub(crate) async fn another_tenants_link_and_its_fresh_tombstone_are_conflicts(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    create(&mut session, &alias("qq-link")).await;
+    let mut stranger = alias("qq-link");
+    stranger.tenant = "other".to_owned();
+    let batch = [stranger];
+    assert_eq!(
+        session.create_batch(&batch).await.unwrap(),
+        [Created::Conflict]
+    );
+    delete(&mut session, "qq-link").await;
+    assert_eq!(
+        session.create_batch(&batch).await.unwrap(),
+        [Created::Conflict]
+    );
+}
+
+pub(crate) async fn a_prefix_that_moved_answers_so_whether_found_or_not(database: &impl Database) {
+    let mut session = database.session().await;
+    create(&mut session, &alias("aa-here")).await;
+    database
+        .execute("UPDATE prefix_owner SET epoch = 2, state = 'moved', moved_to = 's7' WHERE prefix = 'aa'")
+        .await;
+    let keys = [key("aa-here"), key("aa-none"), key("bb-none")];
+    let resolved = session.resolve_batch(&keys).await.unwrap();
+    let owner = waypost_shard_node::store::PrefixOwner {
+        prefix: prefix("aa"),
+        shard: shard("s7"),
+        epoch: Epoch::new(2).unwrap(),
+    };
+    let moved = Resolved::Moved(owner.clone());
+    assert_eq!(resolved, [moved.clone(), moved, Resolved::Absent]);
+    let batch = [alias("aa-here"), minted("aa000001"), alias("bb-mine")];
+    let outcomes = session.create_batch(&batch).await.unwrap();
+    assert_eq!(
+        outcomes[..2],
+        [Created::Moved(owner.clone()), Created::Moved(owner.clone())]
+    );
+    stored(&outcomes[2]);
+    for slug in ["aa-here", "aa-none"] {
+        for kind in [to_url("https://example.org/"), WriteKind::Delete] {
+            let outcome = write(&mut session, slug, kind).await;
+            assert_eq!(outcome, Written::Moved(owner.clone()));
+        }
+    }
+    assert_eq!(database.count("SELECT count(*) FROM outbox").await, 0);
+    assert_eq!(database.count("SELECT count(*) FROM links").await, 2);
+}
+
+pub(crate) async fn versions_carry_the_owners_epoch_and_never_run_backwards(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    let created = create(&mut session, &alias("ee-link")).await;
+    assert_eq!(created.version, Version::first(Epoch::FIRST));
+    database
+        .execute("UPDATE prefix_owner SET epoch = 9 WHERE prefix = 'ee'")
+        .await;
+    let edited = update(&mut session, "ee-link", "https://example.org/1").await;
+    assert_eq!(edited.version, Version::first(Epoch::new(9).unwrap()));
+    // A database that was put back to an older epoch still counts upwards.
+    database
+        .execute("UPDATE prefix_owner SET epoch = 2 WHERE prefix = 'ee'")
+        .await;
+    let deleted = delete(&mut session, "ee-link").await;
+    let again = create(&mut session, &alias("ee-link")).await;
+    assert!(versions_rise(&[&created, &edited, &deleted, &again]));
+}
+
+pub(crate) async fn every_stored_link_is_signed(database: &impl Database) {
+    let mut session = database.session().await;
+    let ring = key_ring();
+    assert!(ring.verify(&create(&mut session, &alias("ss-link")).await));
+    assert!(ring.verify(&update(&mut session, "ss-link", "https://example.org/").await));
+    assert!(ring.verify(&delete(&mut session, "ss-link").await));
+    let read = session.resolve_batch(&[key("ss-link")]).await.unwrap();
+    assert!(matches!(&read[0], Resolved::Found(link) if ring.verify(link)));
+}
+
+pub(crate) async fn the_outbox_has_each_change_once_and_no_create_or_failure(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    create(&mut session, &alias("oo-link")).await;
+    let mut stale = Write {
+        key: key("oo-link"),
+        tenant: "acme".to_owned(),
+        if_version: Version::from_stored(1),
+        kind: WriteKind::Delete,
+    };
+    session.write(&stale).await.unwrap();
+    stale.tenant = "other".to_owned();
+    session.write(&stale).await.unwrap();
+    assert!(session.oldest(10).await.unwrap().is_empty());
+    update(&mut session, "oo-link", "https://example.org/1").await;
+    let deleted = delete(&mut session, "oo-link").await;
+    write(&mut session, "oo-link", WriteKind::Delete).await;
+    let changes = session.oldest(10).await.unwrap();
+    assert_eq!(changes.len(), 2);
+    assert!(changes.iter().all(|change| *change.link == deleted));
+    session.acknowledge(&[changes[0].place]).await.unwrap();
+    let left = session.oldest(10).await.unwrap();
+    assert_eq!(left, changes[1..]);
+}
+
+pub(crate) async fn a_cursor_sees_each_change_once_in_portions(database: &impl Database) {
+    let mut session = database.session().await;
+    create(&mut session, &alias("pp-link")).await;
+    update(&mut session, "pp-link", "https://example.org/before").await;
+    let start = session
+        .poll(&Cursor::starting_at(i64::MAX), 2)
+        .await
+        .unwrap();
+    assert!(start.changes.is_empty());
+    assert!(start.oldest.is_some_and(|oldest| oldest <= start.clock));
+    // The floor may lie below what was committed while others were writing.
+    let before: Vec<_> = session.oldest(2).await.unwrap();
+    session.acknowledge(&[before[0].place]).await.unwrap();
+    let mut cursor = Cursor::starting_at(start.floor);
+    for number in 0..5 {
+        update(
+            &mut session,
+            "pp-link",
+            &format!("https://example.org/{number}"),
+        )
+        .await;
+    }
+    let mut portions = Vec::new();
+    loop {
+        let poll = session.poll(&cursor, 2).await.unwrap();
+        let told = poll
+            .changes
+            .iter()
+            .filter(|change| cursor.tell(change))
+            .count();
+        cursor.raise(poll.floor);
+        portions.push(told);
+        if poll.changes.len() < 2 {
+            break;
+        }
+    }
+    assert_eq!(portions, [2, 2, 1]);
+    let idle = session.poll(&cursor, 2).await.unwrap();
+    assert_eq!(
+        idle.changes
+            .iter()
+            .filter(|change| cursor.tell(change))
+            .count(),
+        0
+    );
+    // Acknowledged rows take nothing away from later ones.
+    let all: Vec<_> = session
+        .oldest(100)
+        .await
+        .unwrap()
+        .iter()
+        .map(|change| change.place)
+        .collect();
+    session.acknowledge(&all).await.unwrap();
+    update(&mut session, "pp-link", "https://example.org/after").await;
+    let poll = session.poll(&cursor, 2).await.unwrap();
+    assert_eq!(
+        poll.changes
+            .iter()
+            .filter(|change| cursor.tell(change))
+            .count(),
+        1
+    );
+}
+
+pub(crate) async fn each_change_of_destination_is_audited(database: &impl Database) {
+    let mut session = database.session().await;
+    create(&mut session, &alias("au-link")).await;
+    update(&mut session, "au-link", "https://example.org/1").await;
+    let disable = Patch {
+        state: Some(State::Disabled),
+        ..Patch::default()
+    };
+    write(
+        &mut session,
+        "au-link",
+        WriteKind::Update(Box::new(disable)),
+    )
+    .await;
+    delete(&mut session, "au-link").await;
+    create(&mut session, &alias("au-link")).await;
+    let rows = "SELECT count(*) FROM audit WHERE tenant = 'acme' AND slug = 'au-link'";
+    assert_eq!(database.count(rows).await, 2);
+    let edit = "SELECT count(*) FROM audit WHERE old_url = 'https://example.com/au-link'
+                AND new_url = 'https://example.org/1'";
+    assert_eq!(database.count(edit).await, 1);
+}
+
+pub(crate) async fn ownership_names_every_prefix_and_is_seeded_once(database: &impl Database) {
+    let mut session = database.session().await;
+    let owners = session.ownership().await.unwrap();
+    assert_eq!(owners.len(), waypost_domain::Prefix::COUNT);
+    assert!(
+        owners
+            .iter()
+            .all(|owner| owner.shard == shard("s0") && owner.epoch == Epoch::FIRST)
+    );
+    // Another map changes nothing: the database is the truth by now.
+    database
+        .store()
+        .prepare(&map_of(&["s0", "s1"]))
+        .await
+        .unwrap();
+    assert_eq!(session.ownership().await.unwrap(), owners);
+    let moved = "SELECT count(*) FROM prefix_owner WHERE state <> 'owned'";
+    assert_eq!(database.count(moved).await, 0);
+}
+
+pub(crate) async fn a_database_of_another_shard_is_refused(database: &impl Database) {
+    database.execute("UPDATE shard SET id = 's9'").await;
+    let error = database.store().prepare(&map()).await.unwrap_err();
+    assert!(error.is_permanent());
+    assert!(error.to_string().contains("s9"), "{error}");
+}
+
+pub(crate) async fn a_schema_of_a_later_release_is_refused(database: &impl Database) {
+    database
+        .execute("UPDATE _sqlx_migrations SET version = 99")
+        .await;
+    let error = database.store().prepare(&map()).await.unwrap_err();
+    assert!(error.is_permanent());
+    assert!(error.to_string().contains("version 99"), "{error}");
+}
