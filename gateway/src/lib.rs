@@ -1,2 +1,159 @@
-//! The HTTP edge: redirects, the API, the caches, the click spool.
+//! The HTTP edge of Waypost: redirects, the API, the caches, the click spool.
+//!
+//! The walk of a redirect: [`server`] takes the request, [`redirect`] answers it
+//! with what [`lookup`] finds in [`l1`], Redis or a shard, and [`clicks`] keeps the
+//! click. The walk of a create: [`api`], then [`keys`] for a slug, then [`shards`].
+
+pub mod api;
+pub mod batch;
 pub mod clicks;
+#[cfg(feature = "cluster")]
+mod cluster;
+pub mod config;
+pub mod freshness;
+pub mod keys;
+pub mod l1;
+pub mod lookup;
+pub mod metrics;
+mod pages;
+pub mod redirect;
+#[cfg(feature = "cluster")]
+mod redis_tier;
+mod retry;
+pub mod routing;
+pub mod server;
+pub mod shards;
+mod shared_cache;
+pub mod target;
+mod watch;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use waypost_domain::shard_map::ShardMap;
+use waypost_domain::signature::KeyRing;
+use waypost_proto::transport::Transport;
+use waypost_runtime::{Error, Process};
+
+use crate::api::{Api, Auth};
+use crate::clicks::{Clicks, Flushed};
+use crate::freshness::Freshness;
+use crate::keys::Keys;
+use crate::l1::L1;
+use crate::lookup::Lookup;
+use crate::metrics::Metrics;
+use crate::redirect::Redirects;
+use crate::routing::Routes;
+use crate::shards::Shards;
+use crate::shared_cache::Tier;
+
+#[cfg(feature = "cluster")]
+pub use cluster::serve;
+pub use shared_cache::SharedCache;
+
+/// What a gateway is put together from; the same in a cluster and in one process.
+#[derive(Debug)]
+pub struct Parts {
+    pub map: ShardMap,
+    /// Links are created on shards that are at home here.
+    pub region: String,
+    /// The nodes of each shard, in the order of the map.
+    pub shard_nodes: Vec<Vec<Transport>>,
+    pub keygens: Vec<Transport>,
+    pub analytics: Vec<Transport>,
+    /// The keys of the shards' signatures.
+    pub link_keys: Arc<KeyRing>,
+    pub auth: Auth,
+    pub clicks: Clicks,
+    pub base_url: String,
+    pub l1_bytes: u64,
+    pub shared_cache: SharedCache,
+}
+
+/// Puts a gateway together, serves until the end is asked for, and sees the
+/// clicks off.
+///
+/// # Errors
+/// If a metric cannot be registered.
+pub async fn run(
+    listener: TcpListener,
+    parts: Parts,
+    limits: server::Limits,
+    process: &Process,
+) -> Result<(), Error> {
+    let metrics = Metrics::register(&process.registry)
+        .map_err(|error| Error::failed("register metrics", error))?;
+    let routes = Routes::seeded_by(&parts.map);
+    let homes = parts
+        .map
+        .shards()
+        .iter()
+        .map(|shard| shard.region == parts.region)
+        .collect();
+    let shards = Shards::start(
+        routes.clone(),
+        parts.shard_nodes,
+        &parts.link_keys,
+        metrics.clone(),
+    );
+    let l1 = Arc::new(L1::new(parts.l1_bytes));
+    let freshness: Arc<[Freshness]> = shards
+        .peers()
+        .iter()
+        .map(|_| Freshness::default())
+        .collect();
+    for (peer, freshness) in shards.peers().iter().zip(freshness.iter()) {
+        tokio::spawn(watch::follow(
+            Arc::clone(peer),
+            routes.clone(),
+            freshness.clone(),
+            Arc::clone(&l1),
+            process.shutdown.token(),
+        ));
+    }
+    let keys = Keys::start(
+        parts.keygens,
+        routes,
+        homes,
+        metrics.clone(),
+        process.shutdown.token(),
+    );
+    let lookup =
+        Lookup {
+            l1,
+            shards,
+            freshness,
+            shared: match parts.shared_cache {
+                SharedCache::None => Tier::None,
+                #[cfg(feature = "cluster")]
+                SharedCache::Redis { redis, generation } => Tier::Redis(
+                    redis_tier::RedisTier::new(redis, generation, parts.link_keys, metrics.clone()),
+                ),
+            },
+            metrics: metrics.clone(),
+        };
+    let redirects = Redirects {
+        lookup: lookup.clone(),
+        clicks: parts.clicks.clone(),
+    };
+    let router = Api::new(lookup, keys, parts.auth, parts.analytics, &parts.base_url).router();
+
+    let serving = process.readiness.condition("serving");
+    serving.set(true);
+    server::serve(
+        listener,
+        redirects,
+        router,
+        limits,
+        metrics,
+        &process.shutdown,
+    )
+    .await;
+    if let Flushed::Remainder { bytes } = parts.clicks.flush(process.shutdown.deadline()).await {
+        tracing::warn!(
+            bytes,
+            "clicks remain in the spool, the next start sends them"
+        );
+    }
+    Ok(())
+}

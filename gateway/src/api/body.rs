@@ -1,0 +1,69 @@
+//! JSON bodies: bounded, of the right type, without unknown or repeated fields.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use http::{StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::Problem;
+
+/// Bytes of a body that is one request.
+pub(super) const ONE: usize = 16 * 1024;
+
+/// Bytes of a body that is many.
+pub(super) const MANY: usize = 1024 * 1024;
+
+/// A JSON body of at most this many bytes.
+#[derive(Debug)]
+pub(super) struct Json<T, const LIMIT: usize = ONE>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T, LIMIT> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let is_json = parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next())
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+        if !is_json {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "not_json",
+                "Send the body as Content-Type: application/json.",
+            ));
+        }
+        let bytes = read(body, LIMIT).await?;
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| malformed(&error))
+    }
+}
+
+async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!("The body has more than {limit} bytes."),
+        )),
+        Err(_) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "body_incomplete",
+            "The body ended before it was complete.",
+        )),
+    }
+}
+
+fn malformed(error: &serde_json::Error) -> Problem {
+    use serde_json::error::Category;
+    let code = match error.classify() {
+        Category::Data => "body_invalid",
+        Category::Io | Category::Syntax | Category::Eof => "json_malformed",
+    };
+    Problem::new(StatusCode::BAD_REQUEST, code, format!("The body: {error}."))
+}

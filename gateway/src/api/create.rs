@@ -1,0 +1,265 @@
+//! `POST /api/v1/links`: from what is asked for to a stored link.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use uuid::Uuid;
+use waypost_domain::{
+    CreateId, DomainId, Link, LinkKey, LongUrl, NewLink, RedirectStatus, Slug, SlugKind, Timestamp,
+};
+
+use super::auth::Creator;
+use super::body::Json;
+use super::link::Shown;
+use super::{Api, Problem};
+use crate::shards::Created;
+
+/// Slugs that are tried before a create gives up: a minted slug is unique by
+/// construction, so that more than one collision means a broken keygen.
+const MINT_TRIES: usize = 3;
+
+/// How long an alias waits for Redis to know it.
+const WRITE_THROUGH: Duration = Duration::from_millis(5);
+
+const MAX_TITLE_LEN: usize = 512;
+const MAX_TAGS: usize = 20;
+const MAX_TAG_LEN: usize = 64;
+
+/// The body of a create.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Request {
+    long_url: String,
+    alias: Option<String>,
+    valid_since: Option<String>,
+    valid_until: Option<String>,
+    ttl_seconds: Option<u64>,
+    redirect_status: Option<u32>,
+    title: Option<String>,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    forward_query: bool,
+}
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    Creator(tenant): Creator,
+    Json(request): Json<Request>,
+) -> Result<Response, Problem> {
+    let wanted = request.check(tenant, now())?;
+    let link = place(&api, wanted).await?;
+    let shown = Shown::new(&api, &link);
+    let location = HeaderValue::from_str(&format!("/api/v1/links/{}", link.key.slug))
+        .expect("a slug is visible ASCII");
+    let mut response = (StatusCode::CREATED, axum::Json(&shown)).into_response();
+    response.headers_mut().insert(header::LOCATION, location);
+    response.headers_mut().insert(header::ETAG, shown.etag());
+    Ok(response)
+}
+
+/// A create that was checked and needs a slug.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    alias: Option<Slug>,
+    long_url: LongUrl,
+    tenant: String,
+    valid_since: Option<Timestamp>,
+    valid_until: Option<Timestamp>,
+    redirect_status: RedirectStatus,
+    title: Option<String>,
+    tags: Vec<String>,
+    forward_query: bool,
+}
+
+impl Wanted {
+    /// A link with nothing but a destination.
+    pub(super) fn plain(long_url: LongUrl, tenant: String) -> Self {
+        Self {
+            alias: None,
+            long_url,
+            tenant,
+            valid_since: None,
+            valid_until: None,
+            redirect_status: RedirectStatus::Found,
+            title: None,
+            tags: Vec::new(),
+            forward_query: false,
+        }
+    }
+
+    fn at(&self, slug: Slug, kind: SlugKind, create_id: CreateId) -> NewLink {
+        NewLink {
+            key: LinkKey {
+                domain: DomainId::MAIN,
+                slug,
+            },
+            kind,
+            create_id,
+            long_url: self.long_url.clone(),
+            redirect_status: self.redirect_status,
+            tenant: self.tenant.clone(),
+            valid_since: self.valid_since,
+            valid_until: self.valid_until,
+            max_visits: None,
+            title: self.title.clone(),
+            tags: self.tags.clone(),
+            forward_query: self.forward_query,
+            password_hash: None,
+        }
+    }
+}
+
+impl Request {
+    /// Checks everything that can be checked without asking anybody.
+    pub(super) fn check(self, tenant: String, now: Timestamp) -> Result<Wanted, Problem> {
+        if self.ttl_seconds.is_some() && self.valid_until.is_some() {
+            return Err(Problem::refused(
+                "validity_ambiguous",
+                "Send validUntil or ttlSeconds, not both.",
+            ));
+        }
+        let valid_since = self
+            .valid_since
+            .map(|text| timestamp("validSince", &text))
+            .transpose()?;
+        let valid_until = match (self.valid_until, self.ttl_seconds) {
+            (Some(text), _) => Some(timestamp("validUntil", &text)?),
+            (None, Some(0)) => {
+                return Err(Problem::refused("ttl_invalid", "ttlSeconds is at least 1."));
+            }
+            (None, Some(seconds)) => Some(now.after(Duration::from_secs(seconds))),
+            (None, None) => None,
+        };
+        check_validity(valid_since, valid_until, now)?;
+        check_title(self.title.as_deref())?;
+        check_tags(&self.tags)?;
+        Ok(Wanted {
+            alias: self.alias.as_deref().map(alias).transpose()?,
+            long_url: LongUrl::parse(&self.long_url)?,
+            tenant,
+            valid_since,
+            valid_until,
+            redirect_status: self
+                .redirect_status
+                .map_or(Ok(RedirectStatus::Found), redirect_status)?,
+            title: self.title,
+            tags: self.tags,
+            forward_query: self.forward_query,
+        })
+    }
+}
+
+/// Stores a link under its alias, or under the first minted slug that is free.
+pub(super) async fn place(api: &Api, wanted: Wanted) -> Result<Link, Problem> {
+    let create_id = CreateId(Uuid::new_v4());
+    if let Some(alias) = wanted.alias.clone() {
+        let new = wanted.at(alias, SlugKind::Alias, create_id);
+        return match api.lookup().shards.create(&new).await? {
+            Created::Conflict => Err(Problem::alias_taken()),
+            Created::Created(link) => {
+                // Others may have asked for this slug already, so that caches are
+                // to know of it first. They get a moment, no more.
+                let _ = tokio::time::timeout(WRITE_THROUGH, api.lookup().learn(&link)).await;
+                Ok(*link)
+            }
+        };
+    }
+    for _ in 0..MINT_TRIES {
+        let slug = api.0.keys.take().await.ok_or_else(Problem::no_keys)?;
+        let new = wanted.at(slug, SlugKind::Minted, create_id);
+        match api.lookup().shards.create(&new).await? {
+            Created::Created(link) => {
+                let (lookup, learnt) = (api.lookup().clone(), Link::clone(&link));
+                lookup.keep(&learnt);
+                tokio::spawn(async move { lookup.write_through(&learnt).await });
+                return Ok(*link);
+            }
+            Created::Conflict => api.lookup().metrics.key_conflict(),
+        }
+    }
+    tracing::error!("several minted slugs in a row were taken, keygen repeats itself");
+    Err(Problem::no_keys())
+}
+
+/// The instant that relative times count from. Expiry itself is judged by the
+/// shard's clock.
+pub(super) fn now() -> Timestamp {
+    Timestamp::from(std::time::SystemTime::now())
+}
+
+fn alias(text: &str) -> Result<Slug, Problem> {
+    let slug = Slug::parse(text)?;
+    if Slug::is_reserved(text) {
+        return Err(Problem::refused(
+            "alias_reserved",
+            "This word is reserved. Choose another alias.",
+        ));
+    }
+    Ok(slug)
+}
+
+pub(super) fn redirect_status(code: u32) -> Result<RedirectStatus, Problem> {
+    RedirectStatus::from_code(code).ok_or_else(|| {
+        Problem::refused(
+            "redirect_status_invalid",
+            "redirectStatus is 301, 302, 307 or 308.",
+        )
+    })
+}
+
+pub(super) fn timestamp(field: &str, text: &str) -> Result<Timestamp, Problem> {
+    Timestamp::parse(text).ok_or_else(|| {
+        Problem::refused(
+            "time_invalid",
+            format!("{field} is a time as in 2026-11-22T10:00:00Z (RFC 3339), from 1970 on."),
+        )
+    })
+}
+
+pub(super) fn check_validity(
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), Problem> {
+    let refused = |detail: &'static str| Err(Problem::refused("validity_invalid", detail));
+    match (since, until) {
+        (_, Some(until)) if until <= now => refused("validUntil is in the past."),
+        (Some(since), Some(until)) if since >= until => {
+            refused("validSince is not before validUntil.")
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_title(title: Option<&str>) -> Result<(), Problem> {
+    match title {
+        Some(title) if title.len() > MAX_TITLE_LEN => Err(Problem::refused(
+            "title_too_long",
+            format!("A title has at most {MAX_TITLE_LEN} bytes."),
+        )),
+        // Postgres cannot store U+0000.
+        Some(title) if title.contains('\0') => Err(Problem::refused(
+            "title_invalid",
+            "A title holds no U+0000.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_tags(tags: &[String]) -> Result<(), Problem> {
+    let fits =
+        |tag: &String| (1..=MAX_TAG_LEN).contains(&tag.len()) && !tag.chars().any(char::is_control);
+    if tags.len() <= MAX_TAGS && tags.iter().all(fits) {
+        return Ok(());
+    }
+    Err(Problem::refused(
+        "tags_invalid",
+        format!(
+            "There are at most {MAX_TAGS} tags of 1 to {MAX_TAG_LEN} bytes each, without control characters."
+        ),
+    ))
+}

@@ -1,0 +1,203 @@
+//! Gathers what many tasks ask for at the same time into few calls.
+//!
+//! Nothing waits while the line is free: an item that comes alone is sent alone,
+//! at once. Only while calls are under way do further items gather, and they
+//! leave together with the next.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Bounds of one batcher.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Items of one call.
+    pub items: usize,
+    /// Calls at the same time.
+    pub calls: usize,
+    /// Items that wait for a call. What comes beyond is refused.
+    pub queue: usize,
+}
+
+/// Why an item got no answer of its own.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error<E> {
+    #[error("too many requests are waiting")]
+    QueueFull,
+    #[error("the process is ending")]
+    Ending,
+    /// The call failed as a whole; every item of it hears the same.
+    #[error("the call failed")]
+    Call(E),
+}
+
+type Waiting<I, O, E> = (I, oneshot::Sender<Result<O, E>>);
+
+/// Cheap to clone. Its task ends with the last clone.
+#[derive(Debug)]
+pub struct Batcher<I, O, E> {
+    queue: mpsc::Sender<Waiting<I, O, E>>,
+}
+
+impl<I, O, E> Clone for Batcher<I, O, E> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: self.queue.clone(),
+        }
+    }
+}
+
+impl<I, O, E> Batcher<I, O, E>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+    E: Clone + Send + 'static,
+{
+    /// Starts the task that gathers. `call` answers one output per item, in order.
+    pub fn start<C, F>(limits: Limits, call: C) -> Self
+    where
+        C: Fn(Vec<I>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Vec<O>, E>> + Send + 'static,
+    {
+        let (queue, waiting) = mpsc::channel(limits.queue);
+        tokio::spawn(gather(limits, waiting, Arc::new(call)));
+        Self { queue }
+    }
+
+    /// Waits for the answer to one item.
+    ///
+    /// # Errors
+    /// If the queue is full, or the call that carried the item failed.
+    pub async fn ask(&self, item: I) -> Result<O, Error<E>> {
+        let (answer, answered) = oneshot::channel();
+        self.queue
+            .try_send((item, answer))
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => Error::QueueFull,
+                mpsc::error::TrySendError::Closed(_) => Error::Ending,
+            })?;
+        answered
+            .await
+            .map_err(|_| Error::Ending)?
+            .map_err(Error::Call)
+    }
+}
+
+async fn gather<I, O, E, C, F>(
+    limits: Limits,
+    mut waiting: mpsc::Receiver<Waiting<I, O, E>>,
+    call: Arc<C>,
+) where
+    I: Send + 'static,
+    O: Send + 'static,
+    E: Clone + Send + 'static,
+    C: Fn(Vec<I>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Vec<O>, E>> + Send + 'static,
+{
+    let line = Arc::new(Semaphore::new(limits.calls));
+    loop {
+        // First a free line, then the items: what comes meanwhile rides along.
+        let Ok(permit) = Arc::clone(&line).acquire_owned().await else {
+            return;
+        };
+        let mut batch = Vec::new();
+        if waiting.recv_many(&mut batch, limits.items).await == 0 {
+            return;
+        }
+        // Who has given up must not cost the shard anything.
+        batch.retain(|(_, answer)| !answer.is_closed());
+        if batch.is_empty() {
+            continue;
+        }
+        let call = Arc::clone(&call);
+        tokio::spawn(async move {
+            let (items, answers): (Vec<I>, Vec<_>) = batch.into_iter().unzip();
+            match call(items).await {
+                Ok(outputs) => {
+                    for (output, answer) in outputs.into_iter().zip(answers) {
+                        // The asker may have given up meanwhile.
+                        let _ = answer.send(Ok(output));
+                    }
+                }
+                Err(error) => {
+                    for answer in answers {
+                        let _ = answer.send(Err(error.clone()));
+                    }
+                }
+            }
+            drop(permit);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn items_gather_while_the_line_is_busy_and_get_their_own_answers() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let gate = Arc::new(Semaphore::new(0));
+        let (seen, open) = (Arc::clone(&sizes), Arc::clone(&gate));
+        let limits = Limits {
+            items: 8,
+            calls: 1,
+            queue: 16,
+        };
+        let batcher: Batcher<u32, u32, ()> = Batcher::start(limits, move |items: Vec<u32>| {
+            seen.lock().unwrap().push(items.len());
+            let open = Arc::clone(&open);
+            async move {
+                open.acquire().await.unwrap().forget();
+                Ok(items.into_iter().map(|item| item * 2).collect())
+            }
+        });
+        let mut tasks = tokio::task::JoinSet::new();
+        let ask = |item: u32| {
+            let batcher = batcher.clone();
+            async move { (item, batcher.ask(item).await.unwrap()) }
+        };
+        tasks.spawn(ask(0));
+        while sizes.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        for item in 1..=10 {
+            tasks.spawn(ask(item));
+        }
+        while batcher.queue.capacity() > 6 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(100);
+        while let Some(done) = tasks.join_next().await {
+            let (item, answer) = done.unwrap();
+            assert_eq!(answer, item * 2);
+        }
+        assert_eq!(*sizes.lock().unwrap(), [1, 8, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_instead_of_growing() {
+        let limits = Limits {
+            items: 1,
+            calls: 1,
+            queue: 1,
+        };
+        let batcher: Batcher<u32, u32, ()> =
+            Batcher::start(limits, |_| std::future::pending::<Result<Vec<u32>, ()>>());
+        let mut refused = 0;
+        let mut waiting = Vec::new();
+        for item in 0..8 {
+            let mut ask = Box::pin(batcher.ask(item));
+            if let std::task::Poll::Ready(answer) = futures_util::poll!(&mut ask) {
+                assert!(matches!(answer, Err(Error::QueueFull)));
+                refused += 1;
+            } else {
+                waiting.push(ask);
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(refused >= 5, "{refused} refused");
+    }
+}

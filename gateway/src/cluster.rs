@@ -1,0 +1,156 @@
+//! The gateway of a cluster: its parts made from options.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use waypost_domain::shard_map::ShardMap;
+use waypost_domain::signature::{KeyRing, parse_hex};
+use waypost_proto::auth::ServiceToken;
+use waypost_proto::transport::{self, Transport};
+use waypost_runtime::config::Invalid;
+use waypost_runtime::redis::{Redis, Times};
+use waypost_runtime::{Error, Process, secrets};
+
+use crate::api::Auth;
+use crate::clicks::{self, Clicks, KafkaLog, KafkaSettings};
+use crate::config::Config;
+use crate::server::{self, Limits};
+use crate::{Parts, SharedCache};
+
+/// The tenant that anonymous requests act for, where they are allowed.
+const ANONYMOUS_TENANT: &str = "default";
+
+/// How long idle connections are kept once the end was asked for.
+const IDLE_CLOSE: Duration = Duration::from_secs(10);
+
+/// Runs a gateway until it is told to end and has drained.
+///
+/// # Errors
+/// If an option cannot be worked with, or the port is taken.
+pub async fn serve(config: Config, process: Process) -> Result<(), Error> {
+    let listener = server::bind(config.listen).map_err(|error| Invalid {
+        option: "--listen",
+        problem: format!("cannot bind {}: {error}", config.listen),
+    })?;
+    tracing::info!(listen = %config.listen, admin = %config.admin_listen, "gateway started");
+    let limits = Limits {
+        connections: config.public.connections(),
+        lame_duck: config.lame_duck,
+        idle_close: IDLE_CLOSE,
+    };
+    let parts = parts(&config, &process)?;
+    crate::run(listener, parts, limits, &process).await
+}
+
+fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
+    let secret = |name| secrets::read(&config.secrets_dir, name);
+    let token = ServiceToken::parse(&secret("service-token")?).ok_or_else(|| {
+        secrets::malformed("service-token", "expected 16 to 512 visible characters")
+    })?;
+    let link_keys = KeyRing::parse(&secret("link-mac")?)
+        .map_err(|problem| secrets::malformed("link-mac", &problem))?;
+    let anonymous = config.anonymous.then(|| ANONYMOUS_TENANT.to_owned());
+    let auth = Auth::hs256(&secret("jwt-hs256")?, anonymous)
+        .map_err(|problem| secrets::malformed("jwt-hs256", problem))?;
+    let map = read_map(config)?;
+    let shard_nodes = map
+        .shards()
+        .iter()
+        .map(|shard| channels("--shard-map", &shard.nodes, &token))
+        .collect::<Result<_, _>>()?;
+    let shared_cache = if config.redis.is_empty() {
+        SharedCache::None
+    } else {
+        let times = Times {
+            response: config.redis_timeout,
+            overall: config.redis_timeout,
+        };
+        SharedCache::Redis {
+            redis: Redis::connect(&config.redis, times)?,
+            generation: config.cache_generation,
+        }
+    };
+    Ok(Parts {
+        map,
+        region: config.region.clone(),
+        shard_nodes,
+        keygens: channels("--keygen", &config.keygen, &token)?,
+        analytics: channels("--analytics", &config.analytics, &token)?,
+        link_keys: Arc::new(link_keys),
+        auth,
+        clicks: clicks(config, process)?,
+        base_url: config.public.base_url(config.listen)?,
+        l1_bytes: config.public.l1_mib << 20,
+        shared_cache,
+    })
+}
+
+fn read_map(config: &Config) -> Result<ShardMap, Invalid> {
+    let invalid = |problem: String| Invalid {
+        option: "--shard-map",
+        problem: format!("{}: {problem}", config.shard_map.display()),
+    };
+    let text =
+        std::fs::read_to_string(&config.shard_map).map_err(|error| invalid(error.to_string()))?;
+    ShardMap::parse(&text).map_err(|error| invalid(error.to_string()))
+}
+
+/// Connections that are made when they are first used, and again when they break.
+fn channels(
+    option: &'static str,
+    nodes: &[String],
+    token: &ServiceToken,
+) -> Result<Vec<Transport>, Invalid> {
+    nodes
+        .iter()
+        .map(|node| {
+            let endpoint =
+                Endpoint::from_shared(format!("http://{node}")).map_err(|_| Invalid {
+                    option,
+                    problem: format!("\"{node}\" is not host:port"),
+                })?;
+            Ok(transport::over(channel(endpoint), token))
+        })
+        .collect()
+}
+
+fn channel(endpoint: Endpoint) -> Channel {
+    endpoint
+        .connect_timeout(Duration::from_millis(200))
+        .tcp_nodelay(true)
+        // A peer behind a cut cable is noticed within 13 s.
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        // Room for a batch of links without a round trip for more.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(1 << 22)
+        .connect_lazy()
+}
+fn clicks(config: &Config, process: &Process) -> Result<Clicks, Error> {
+    let log = KafkaLog::new(&KafkaSettings {
+        servers: config.kafka.clone(),
+        topic: config.kafka_topic.clone(),
+        replication: config.kafka_replication,
+    })
+    .map_err(|error| Invalid {
+        option: "--kafka",
+        problem: error.to_string(),
+    })?;
+    let visitor_key = secrets::read(&config.secrets_dir, "visitor-key")?;
+    let settings = clicks::Settings {
+        gateway: config.gateway_id.clone(),
+        folder: config.spool_dir.clone(),
+        max_bytes: config.public.spool_max_mib << 20,
+        visitor_key: parse_hex(&visitor_key)
+            .ok_or_else(|| secrets::malformed("visitor-key", "expected 64 hex digits"))?,
+        country_header: config.public.country_header.clone(),
+    };
+    Clicks::start(&settings, log, &process.registry).map_err(|error| {
+        Error::Config(Invalid {
+            option: "--spool-dir",
+            problem: format!("cannot {error}"),
+        })
+    })
+}

@@ -1,0 +1,236 @@
+//! The options of the gateway.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
+
+/// The gateway of a Waypost cluster: answers redirects and the API over HTTP.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "waypost-gateway", version)]
+pub struct Config {
+    /// Where the public port listens
+    #[arg(
+        long,
+        env = "WAYPOST_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
+    pub listen: SocketAddr,
+
+    /// Where /live, /ready and /metrics are; never to be reachable from outside
+    #[arg(
+        long,
+        env = "WAYPOST_ADMIN_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_name = "HOST:PORT"
+    )]
+    pub admin_listen: SocketAddr,
+
+    #[command(flatten)]
+    pub public: PublicOptions,
+
+    /// Folder with one file per secret: service-token, jwt-hs256, link-mac, visitor-key
+    #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
+    pub secrets_dir: PathBuf,
+
+    /// File that lists the shards, their nodes and, as a seed, their prefixes
+    #[arg(long, env = "WAYPOST_SHARD_MAP", value_name = "FILE")]
+    pub shard_map: PathBuf,
+
+    /// keygen processes, separated by commas
+    #[arg(
+        long,
+        env = "WAYPOST_KEYGEN",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,.."
+    )]
+    pub keygen: Vec<String>,
+
+    /// analytics-consumer processes, separated by commas
+    #[arg(
+        long,
+        env = "WAYPOST_ANALYTICS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,.."
+    )]
+    pub analytics: Vec<String>,
+
+    /// Nodes of the Redis Cluster, separated by commas; none: no Redis
+    #[arg(
+        long,
+        env = "WAYPOST_REDIS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,.."
+    )]
+    pub redis: Vec<String>,
+
+    /// Longest wait for Redis, in milliseconds
+    #[arg(long = "redis-timeout-ms", env = "WAYPOST_REDIS_TIMEOUT_MS", default_value = "25",
+          value_name = "MS", value_parser = milliseconds)]
+    pub redis_timeout: Duration,
+
+    /// Generation of the cached values; raised after a restore or a region failover
+    #[arg(
+        long,
+        env = "WAYPOST_CACHE_GENERATION",
+        default_value = "1",
+        value_name = "N"
+    )]
+    pub cache_generation: u32,
+
+    /// Kafka brokers that clicks are sent to, separated by commas
+    #[arg(long, env = "WAYPOST_KAFKA", value_name = "HOST:PORT,..")]
+    pub kafka: String,
+
+    /// Kafka topic for clicks
+    #[arg(
+        long,
+        env = "WAYPOST_KAFKA_TOPIC",
+        default_value = "clicks",
+        value_name = "NAME"
+    )]
+    pub kafka_topic: String,
+
+    /// Copies of each partition, where the topic is made by the gateway; -1: as many as
+    /// the brokers make by default
+    #[arg(long, env = "WAYPOST_KAFKA_REPLICATION", default_value = "-1", value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..=16))]
+    pub kafka_replication: i32,
+
+    /// This gateway's name, the same after a restart and of no other gateway
+    #[arg(long, env = "WAYPOST_GATEWAY_ID", value_name = "NAME")]
+    pub gateway_id: String,
+
+    /// Folder for clicks that are not in Kafka yet
+    #[arg(long, env = "WAYPOST_SPOOL_DIR", value_name = "FOLDER")]
+    pub spool_dir: PathBuf,
+
+    /// This gateway's region: links are created on shards that are at home there
+    #[arg(
+        long,
+        env = "WAYPOST_REGION",
+        default_value = "local",
+        value_name = "NAME"
+    )]
+    pub region: String,
+
+    /// Whether links may be created and statistics read without a token
+    #[arg(long, env = "WAYPOST_ANONYMOUS", default_value = "false",
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub anonymous: bool,
+
+    /// How long new connections are taken after SIGTERM, until load balancers have
+    /// noticed, in milliseconds
+    #[arg(long = "lame-duck-ms", env = "WAYPOST_LAME_DUCK_MS", default_value = "3000",
+          value_name = "MS", value_parser = milliseconds)]
+    pub lame_duck: Duration,
+
+    #[command(flatten)]
+    pub process: ProcessOptions,
+}
+
+/// The options of the public port, which the all-in-one binary has as well.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PublicOptions {
+    /// What short URLs begin with; by default http:// and the listening address
+    #[arg(long, env = "WAYPOST_BASE_URL", value_name = "URL")]
+    pub base_url: Option<String>,
+
+    /// Client connections at the same time; one more is closed at once
+    #[arg(
+        long,
+        env = "WAYPOST_MAX_CONNECTIONS",
+        default_value = "20000",
+        value_name = "N"
+    )]
+    pub max_connections: u32,
+
+    /// Whether limits on connections and rates hold; false only to measure the system
+    #[arg(
+        long,
+        env = "WAYPOST_LIMITS",
+        default_value = "true",
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    pub limits: bool,
+
+    /// Bytes of memory for links, in MiB; 0: none are kept
+    #[arg(long = "l1-mib", env = "WAYPOST_L1_MIB", default_value = "64", value_name = "MIB",
+          value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
+    pub l1_mib: u64,
+
+    /// Most disk that clicks may take that are not counted yet, in MiB; then the
+    /// oldest are dropped, and counted as lost
+    #[arg(long = "spool-max-mib", env = "WAYPOST_SPOOL_MAX_MIB", default_value = "1024",
+          value_name = "MIB", value_parser = clap::value_parser!(u64).range(8..=1_048_576))]
+    pub spool_max_mib: u64,
+
+    /// Header in which a trusted proxy in front names the visitor's country in two
+    /// letters; none: countries are unknown
+    #[arg(long, env = "WAYPOST_COUNTRY_HEADER", value_name = "NAME", value_parser = header_name)]
+    pub country_header: Option<http::HeaderName>,
+}
+
+/// A header's name, in lower case.
+fn header_name(text: &str) -> Result<http::HeaderName, String> {
+    text.parse()
+        .map_err(|_| "expected the name of a header".to_owned())
+}
+
+impl PublicOptions {
+    /// Client connections at the same time.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        if self.limits {
+            self.max_connections as usize
+        } else {
+            tokio::sync::Semaphore::MAX_PERMITS
+        }
+    }
+
+    /// What short URLs begin with.
+    ///
+    /// # Errors
+    /// If the option is set to something that is no http or https URL without query.
+    pub fn base_url(&self, listen: SocketAddr) -> Result<String, Invalid> {
+        let Some(text) = &self.base_url else {
+            return Ok(format!("http://{listen}"));
+        };
+        let invalid = |problem: &str| Invalid {
+            option: "--base-url",
+            problem: format!("\"{text}\" {problem}"),
+        };
+        let url = url::Url::parse(text).map_err(|_| invalid("is not a URL"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(invalid("does not begin with http:// or https://"));
+        }
+        if url.query().is_some() || url.fragment().is_some() || url.path() != "/" {
+            return Err(invalid("has a path, a query or a fragment"));
+        }
+        Ok(text.trim_end_matches('/').to_owned())
+    }
+}
+
+impl Options for Config {
+    fn process(&self) -> &ProcessOptions {
+        &self.process
+    }
+
+    fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        self.public.base_url(self.listen)?;
+        if self.keygen.is_empty() {
+            return Err(Invalid {
+                option: "--keygen",
+                problem: "names no keygen".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}

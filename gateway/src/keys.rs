@@ -1,0 +1,256 @@
+//! Slugs in stock: leased from keygen ahead of time, so that a create waits for
+//! nobody, and keygen may be away for a minute.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+use waypost_domain::{Prefix, Slug};
+use waypost_proto::keygen::keygen_service_client::KeygenServiceClient;
+use waypost_proto::keygen::{LeaseSlugsRequest, PrefixLease};
+use waypost_proto::transport::Transport;
+
+use crate::metrics::Metrics;
+use crate::routing::Routes;
+
+/// Keys in stock when nothing has been created for a while.
+const MIN_STOCK: usize = 4_096;
+
+/// No more than this is asked for, however busy the gateway: what is in stock is
+/// burned when the process ends.
+const MAX_STOCK: usize = 1 << 20;
+
+/// The stock covers creates at the present rate for this long without keygen.
+const COVER: Duration = Duration::from_secs(60);
+
+/// Prefixes of one lease: enough that the creates that follow spread over all
+/// shards.
+const PREFIXES_PER_LEASE: usize = 128;
+
+/// Keys of one lease.
+const MAX_LEASE: usize = 8_192;
+
+/// FF1 costs about 11 us a key, and the largest lease has 8,192.
+const LEASE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a create waits for keys when there are none.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between tries while keygen cannot be reached.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How often the rate of creates is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Keys(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    stock: Mutex<Stock>,
+    /// Somebody took a key.
+    taken: Notify,
+    /// Keys have arrived.
+    arrived: Notify,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+struct Stock {
+    slugs: VecDeque<Slug>,
+    /// Keys taken since the last look.
+    taken: usize,
+    /// What is to be kept in stock.
+    target: usize,
+}
+
+impl Keys {
+    /// Starts to stock keys of prefixes that are at home in `homes`.
+    #[must_use]
+    pub fn start(
+        keygens: Vec<Transport>,
+        routes: Routes,
+        homes: Vec<bool>,
+        metrics: Metrics,
+        end: CancellationToken,
+    ) -> Self {
+        let stock = Stock {
+            slugs: VecDeque::new(),
+            taken: 0,
+            target: MIN_STOCK,
+        };
+        let keys = Self(Arc::new(Inner {
+            stock: Mutex::new(stock),
+            taken: Notify::new(),
+            arrived: Notify::new(),
+            metrics,
+        }));
+        let refill = Refill {
+            keys: keys.clone(),
+            keygens,
+            routes,
+            homes,
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = refill.run() => {}
+            }
+        });
+        keys
+    }
+
+    /// A slug that nobody else has. Waits a moment if there is none in stock;
+    /// `None` if none came.
+    pub async fn take(&self) -> Option<Slug> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let arrived = self.0.arrived.notified();
+            if let Some(slug) = self.try_take() {
+                return Some(slug);
+            }
+            tokio::time::timeout_at(deadline, arrived).await.ok()?;
+        }
+    }
+
+    fn try_take(&self) -> Option<Slug> {
+        let (slug, left) = {
+            let mut stock = self.lock();
+            let slug = stock.slugs.pop_front();
+            stock.taken += usize::from(slug.is_some());
+            (slug, stock.slugs.len())
+        };
+        self.0.metrics.keys_in_stock(left);
+        self.0.taken.notify_one();
+        slug
+    }
+
+    fn add(&self, mut slugs: Vec<Slug>) {
+        // Neighbours in the stock must not meet at one shard.
+        fastrand::shuffle(&mut slugs);
+        let left = {
+            let mut stock = self.lock();
+            stock.slugs.extend(slugs);
+            stock.slugs.len()
+        };
+        self.0.metrics.keys_in_stock(left);
+        self.0.arrived.notify_waiters();
+    }
+
+    /// How many keys are to be leased now; 0 while the stock is above three
+    /// quarters of its target.
+    fn wanted(&self) -> usize {
+        let stock = self.lock();
+        let missing = stock.target.saturating_sub(stock.slugs.len());
+        if missing * 4 < stock.target {
+            0
+        } else {
+            missing.min(MAX_LEASE)
+        }
+    }
+
+    /// Adjusts the target to the rate of creates: up at once, down slowly.
+    fn look(&self, since: Duration) {
+        let mut stock = self.lock();
+        let rate = stock.taken as f64 / since.as_secs_f64().max(0.001);
+        stock.taken = 0;
+        let needed = ((rate * COVER.as_secs_f64()) as usize).clamp(MIN_STOCK, MAX_STOCK);
+        stock.target = needed.max(stock.target - stock.target / 64);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Stock> {
+        self.0.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Refill {
+    keys: Keys,
+    keygens: Vec<Transport>,
+    routes: Routes,
+    /// By index of the shard: whether it is at home in this region.
+    homes: Vec<bool>,
+}
+
+impl Refill {
+    async fn run(self) {
+        let mut looked = Instant::now();
+        let mut failing = false;
+        for turn in 0_usize.. {
+            if looked.elapsed() >= TICK {
+                self.keys.look(looked.elapsed());
+                looked = Instant::now();
+            }
+            let wanted = self.keys.wanted();
+            if wanted == 0 {
+                let _ = tokio::time::timeout(TICK, self.keys.0.taken.notified()).await;
+                continue;
+            }
+            match self.lease(turn, wanted).await {
+                Ok(slugs) => {
+                    failing = false;
+                    self.keys.add(slugs);
+                }
+                Err(status) => {
+                    self.keys.0.metrics.lease_failed();
+                    if !failing && turn > 0 {
+                        failing = true;
+                        tracing::warn!(code = ?status.code(), message = status.message(),
+                            "no keys from keygen, living on the stock");
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn lease(&self, turn: usize, wanted: usize) -> Result<Vec<Slug>, Status> {
+        let keygen = self
+            .keygens
+            .get(turn % self.keygens.len().max(1))
+            .ok_or_else(|| Status::unavailable("there is no keygen"))?;
+        let prefixes = self.prefixes(wanted);
+        if prefixes.is_empty() {
+            return Err(Status::unavailable("no prefix is at home in this region"));
+        }
+        let mut request = Request::new(LeaseSlugsRequest { prefixes });
+        request.set_timeout(LEASE_DEADLINE);
+        let mut client = KeygenServiceClient::new(keygen.clone());
+        let response = tokio::time::timeout(LEASE_DEADLINE, client.lease_slugs(request))
+            .await
+            .map_err(|_| Status::deadline_exceeded("keygen did not answer in time"))??;
+        let slugs: Vec<Slug> = response
+            .into_inner()
+            .slugs
+            .iter()
+            .filter_map(|slug| Slug::parse(slug).ok())
+            .collect();
+        if slugs.is_empty() {
+            return Err(Status::resource_exhausted(
+                "keygen had no key for any prefix",
+            ));
+        }
+        Ok(slugs)
+    }
+
+    /// A random choice among the prefixes at home here, each with an equal count.
+    fn prefixes(&self, wanted: usize) -> Vec<PrefixLease> {
+        let mut home: Vec<Prefix> = Prefix::all()
+            .filter(|prefix| self.homes[self.routes.owner(*prefix).0.get()])
+            .collect();
+        fastrand::shuffle(&mut home);
+        home.truncate(PREFIXES_PER_LEASE);
+        let count = wanted.div_ceil(home.len().max(1)).clamp(1, 1_024) as u32;
+        home.into_iter()
+            .map(|prefix| PrefixLease {
+                prefix: prefix.to_string(),
+                // A map that only seeds knows no epoch; owners begin at 1.
+                epoch: self.routes.owner(prefix).1.get().max(1),
+                count,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,132 @@
+//! From a slug to its target: L1, then Redis, then the shard.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use waypost_domain::{Link, LinkKey, Timestamp};
+
+use crate::freshness::{Freshness, Trust};
+use crate::l1::L1;
+use crate::metrics::Metrics;
+use crate::shards::{self, Resolved, Shards, Source};
+use crate::shared_cache::Tier;
+use crate::target::Target;
+
+/// An answer that took longer to come may have been overtaken by a change that
+/// Redis has already forgotten; it is not put there.
+const FILL_WITHIN: Duration = Duration::from_millis(500);
+
+/// What is known of a slug.
+#[derive(Debug)]
+pub enum Found {
+    /// The link, and the shard's clock to judge it by.
+    Link(Arc<Target>, Timestamp),
+    /// The primary says that there is none.
+    Absent,
+    /// Nobody who knows could be asked.
+    Unknown(shards::Error),
+}
+
+/// The read path. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    pub(crate) l1: Arc<L1>,
+    pub(crate) shards: Shards,
+    pub(crate) freshness: Arc<[Freshness]>,
+    pub(crate) metrics: Metrics,
+    pub(crate) shared: Tier,
+}
+
+impl Lookup {
+    /// Finds a link.
+    pub async fn find(&self, key: &LinkKey) -> Found {
+        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
+        let freshness = &self.freshness[shard.get()];
+        let held = self.l1.get(key);
+        if let Some((target, stamp)) = &held
+            && freshness.trust(*stamp) == Trust::Fresh
+        {
+            self.metrics.cache("l1", "hit");
+            return Found::Link(Arc::clone(target), freshness.shard_now());
+        }
+        self.metrics
+            .cache("l1", if held.is_some() { "stale" } else { "miss" });
+        if let Some(target) = self.in_redis(key, freshness).await {
+            return Found::Link(target, freshness.shard_now());
+        }
+        match self.at_shard(key).await {
+            Ok(Some(target)) => Found::Link(target, freshness.shard_now()),
+            Ok(None) => Found::Absent,
+            Err(error) => self.last_resort(
+                held.map(|(target, stamp)| (target, freshness.trust(stamp))),
+                freshness,
+                error,
+            ),
+        }
+    }
+
+    /// Keeps a link that a shard has just answered to a write, here and in Redis.
+    pub async fn learn(&self, link: &Link) {
+        self.keep(link);
+        self.write_through(link).await;
+    }
+
+    /// Keeps a link in this process: who created it here finds it here.
+    pub fn keep(&self, link: &Link) {
+        let (shard, _) = self.shards.routes().owner(link.key.slug.prefix());
+        let stamp = self.freshness[shard.get()].stamp();
+        self.l1.put(Arc::new(Target::from(link)), stamp);
+    }
+
+    /// Puts a link into Redis, where there is one.
+    pub async fn write_through(&self, link: &Link) {
+        self.shared.put(link).await;
+    }
+
+    async fn in_redis(&self, key: &LinkKey, freshness: &Freshness) -> Option<Arc<Target>> {
+        if self.shared.is_none() || !freshness.redis_is_current() {
+            return None;
+        }
+        let stamp = freshness.stamp();
+        let link = self.shared.get(key).await?;
+        Some(self.l1.put(Arc::new(Target::from(&link)), stamp))
+    }
+
+    async fn at_shard(&self, key: &LinkKey) -> Result<Option<Arc<Target>>, shards::Error> {
+        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
+        let (stamp, asked) = (self.freshness[shard.get()].stamp(), Instant::now());
+        let Resolved::Found(link, source) = self.shards.resolve(key).await? else {
+            return Ok(None);
+        };
+        if source == Source::Primary {
+            self.fill_redis(&link, asked.elapsed());
+        }
+        let target = Arc::new(Target::from(&*link));
+        Ok(Some(self.l1.put(target, stamp)))
+    }
+
+    /// Puts a link into Redis without waiting for it.
+    fn fill_redis(&self, link: &Link, took: Duration) {
+        if !self.shared.is_none() && took < FILL_WITHIN {
+            let (shared, link) = (self.shared.clone(), link.clone());
+            tokio::spawn(async move { shared.put(&link).await });
+        }
+    }
+
+    /// The shard cannot be asked: what L1 holds is better than an error, unless it
+    /// is too old. A link that was not active must not come back.
+    fn last_resort(
+        &self,
+        held: Option<(Arc<Target>, Trust)>,
+        freshness: &Freshness,
+        error: shards::Error,
+    ) -> Found {
+        match held {
+            Some((target, Trust::Fresh | Trust::Stale)) => {
+                self.metrics.cache("l1", "served_stale");
+                Found::Link(target, freshness.shard_now())
+            }
+            _ => Found::Unknown(error),
+        }
+    }
+}

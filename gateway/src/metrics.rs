@@ -1,0 +1,178 @@
+//! The gateway's metrics. No label ever holds a slug, a URL or a user agent.
+
+use std::time::Instant;
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+
+/// Seconds. Holds each threshold of the SLOs: 10, 50 and 250 ms.
+const LATENCY_BUCKETS: [f64; 14] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    requests: HistogramVec,
+    cache: IntCounterVec,
+    rpcs: HistogramVec,
+    moved: IntCounter,
+    bad_signatures: IntCounterVec,
+    redis_errors: IntCounter,
+    keys: IntGauge,
+    lease_failures: IntCounter,
+    key_conflicts: IntCounter,
+    connections: IntGauge,
+    refused_connections: IntCounter,
+}
+
+impl Metrics {
+    /// Creates all metrics and registers them.
+    ///
+    /// # Errors
+    /// If one of the names is taken.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS.to_vec());
+            HistogramVec::new(options, labels)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels)
+        };
+        let metrics = Self {
+            // route: redirect, shorten, create, batch, link, stats, other.
+            // code: the status of the answer.
+            requests: histogram(
+                "waypost_http_request_duration_seconds",
+                "Time from a request's head to its answer",
+                &["route", "code"],
+            )?,
+            // tier: l1, redis. result: hit, miss, stale, served_stale, error, paused, damaged.
+            cache: counters(
+                "waypost_cache_lookups_total",
+                "Lookups in a cache by their result",
+                &["tier", "result"],
+            )?,
+            // rpc: resolve, create, update, delete. result: ok, unavailable, timeout,
+            // overloaded, refused.
+            rpcs: histogram(
+                "waypost_shard_call_duration_seconds",
+                "Time of one call to a shard-node",
+                &["rpc", "result"],
+            )?,
+            moved: IntCounter::new(
+                "waypost_moved_answers_total",
+                "Answers of shards that no longer own the prefix",
+            )?,
+            // from: shard, redis.
+            bad_signatures: counters(
+                "waypost_bad_signatures_total",
+                "Links whose signature was wrong, none of which was served",
+                &["from"],
+            )?,
+            redis_errors: IntCounter::new(
+                "waypost_redis_errors_total",
+                "Commands that Redis did not answer or refused",
+            )?,
+            keys: IntGauge::new("waypost_keys_in_stock", "Minted slugs in stock")?,
+            lease_failures: IntCounter::new(
+                "waypost_key_lease_failures_total",
+                "Leases that keygen did not grant",
+            )?,
+            key_conflicts: IntCounter::new(
+                "waypost_key_conflicts_total",
+                "Minted slugs that were taken already",
+            )?,
+            connections: IntGauge::new("waypost_http_connections", "Open client connections")?,
+            refused_connections: IntCounter::new(
+                "waypost_http_connections_refused_total",
+                "Client connections closed at once because of the limit",
+            )?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.cache.clone()))?;
+        registry.register(Box::new(metrics.rpcs.clone()))?;
+        registry.register(Box::new(metrics.moved.clone()))?;
+        registry.register(Box::new(metrics.bad_signatures.clone()))?;
+        registry.register(Box::new(metrics.redis_errors.clone()))?;
+        registry.register(Box::new(metrics.keys.clone()))?;
+        registry.register(Box::new(metrics.lease_failures.clone()))?;
+        registry.register(Box::new(metrics.key_conflicts.clone()))?;
+        registry.register(Box::new(metrics.connections.clone()))?;
+        registry.register(Box::new(metrics.refused_connections.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(crate) fn request(&self, route: &str, code: http::StatusCode, started: Instant) {
+        self.requests
+            .with_label_values(&[route, code.as_str()])
+            .observe(started.elapsed().as_secs_f64());
+    }
+
+    pub(crate) fn cache(&self, tier: &str, result: &str) {
+        self.cache.with_label_values(&[tier, result]).inc();
+    }
+
+    pub(crate) fn rpc_timer(&self, rpc: &'static str) -> RpcTimer<'_> {
+        RpcTimer {
+            metrics: self,
+            rpc,
+            started: Instant::now(),
+        }
+    }
+
+    pub(crate) fn moved(&self) {
+        self.moved.inc();
+    }
+
+    pub(crate) fn bad_signature(&self, from: &str) {
+        self.bad_signatures.with_label_values(&[from]).inc();
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn redis_error(&self) {
+        self.redis_errors.inc();
+    }
+
+    pub(crate) fn keys_in_stock(&self, count: usize) {
+        self.keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn lease_failed(&self) {
+        self.lease_failures.inc();
+    }
+
+    pub(crate) fn key_conflict(&self) {
+        self.key_conflicts.inc();
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.refused_connections.inc();
+    }
+}
+
+/// Measures one call to a shard.
+#[derive(Debug)]
+pub(crate) struct RpcTimer<'a> {
+    metrics: &'a Metrics,
+    rpc: &'static str,
+    started: Instant,
+}
+
+impl RpcTimer<'_> {
+    pub(crate) fn ended(self, result: &str) {
+        self.metrics
+            .rpcs
+            .with_label_values(&[self.rpc, result])
+            .observe(self.started.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,247 @@
+//! The public port: accepting connections, sharing them between slugs and API,
+//! and letting them go.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use waypost_runtime::Shutdown;
+
+use crate::metrics::Metrics;
+use crate::redirect::{Redirects, slug_of};
+
+/// Connections that wait to be accepted; what comes in a burst must not be lost.
+const BACKLOG: i32 = 4_096;
+
+/// How long a client may take to send a request's head, from the first byte or
+/// from the previous answer on: also the longest that a connection stays idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Bytes of a request's head, and of what is read ahead. A URL of 8 KiB in a
+/// query fits.
+const MAX_HEAD: usize = 16 * 1024;
+
+const MAX_HEADERS: usize = 64;
+
+/// Between tries when the process has run out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bounds of the public port.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at the same time. One more is closed at once.
+    pub connections: usize,
+    /// How long new connections are taken after the end was asked for: until load
+    /// balancers have noticed.
+    pub lame_duck: Duration,
+    /// How long idle connections are kept after that, so that a client that is
+    /// just sending its next request is still answered.
+    pub idle_close: Duration,
+}
+
+/// Binds the public port.
+///
+/// # Errors
+/// If the address is taken or not ours.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Answers slugs itself and leaves everything else to the router. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Public {
+    redirects: Redirects,
+    router: Router,
+    draining: Arc<AtomicBool>,
+}
+
+type Body = Either<Full<Bytes>, axum::body::Body>;
+
+impl Public {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let slug = slug_of(request.uri().path()).filter(|_| is_read);
+        let mut response = match slug {
+            Some(slug) => self
+                .redirects
+                .answer(slug, &request, peer)
+                .await
+                .map(Either::Left),
+            None => {
+                let Ok(response) = self.router.clone().oneshot(request).await;
+                response.map(Either::Right)
+            }
+        };
+        if self.draining.load(Ordering::Relaxed) {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// Serves until the end is asked for and the connections are gone.
+pub async fn serve(
+    listener: TcpListener,
+    redirects: Redirects,
+    router: Router,
+    limits: Limits,
+    metrics: Metrics,
+    shutdown: &Shutdown,
+) {
+    let public = Public {
+        redirects,
+        router,
+        draining: Arc::default(),
+    };
+    let connections = Connections {
+        permits: Arc::new(Semaphore::new(limits.connections)),
+        open: Arc::default(),
+        closed: Arc::default(),
+        close: CancellationToken::new(),
+        metrics,
+    };
+    tokio::select! {
+        () = connections.accept(&listener, &public) => {}
+        () = shutdown.requested() => {}
+    }
+    public.draining.store(true, Ordering::Relaxed);
+    let lame_duck = (Instant::now() + limits.lame_duck).min(shutdown.deadline());
+    tokio::select! {
+        () = connections.accept(&listener, &public) => {}
+        () = tokio::time::sleep_until(lame_duck) => {}
+    }
+    drop(listener);
+    let idle_close = (Instant::now() + limits.idle_close).min(shutdown.deadline());
+    tokio::select! {
+        () = connections.none_left() => return,
+        () = tokio::time::sleep_until(idle_close) => {}
+    }
+    connections.close.cancel();
+    tokio::select! {
+        () = connections.none_left() => {}
+        () = tokio::time::sleep_until(shutdown.deadline()) => {
+            tracing::warn!(open = connections.open.load(Ordering::Relaxed),
+                "closing connections that have not finished in time");
+        }
+    }
+}
+
+/// The open connections.
+struct Connections {
+    permits: Arc<Semaphore>,
+    open: Arc<AtomicUsize>,
+    closed: Arc<Notify>,
+    /// Asks each connection to end after its present answer.
+    close: CancellationToken,
+    metrics: Metrics,
+}
+
+impl Connections {
+    /// Accepts for ever.
+    async fn accept(&self, listener: &TcpListener, public: &Public) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.start(stream, peer, public),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn start(&self, stream: TcpStream, peer: SocketAddr, public: &Public) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.metrics.connection_refused();
+            return;
+        };
+        // Without it an answer may wait 40 ms for the client's acknowledgement.
+        let _ = stream.set_nodelay(true);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.metrics.connection_opened();
+        let (open, closed) = (Arc::clone(&self.open), Arc::clone(&self.closed));
+        let (close, metrics, public) = (self.close.clone(), self.metrics.clone(), public.clone());
+        tokio::spawn(async move {
+            serve_connection(stream, peer, &public, close).await;
+            drop(permit);
+            metrics.connection_closed();
+            open.fetch_sub(1, Ordering::Relaxed);
+            closed.notify_one();
+        });
+    }
+
+    async fn none_left(&self) {
+        while self.open.load(Ordering::Relaxed) > 0 {
+            self.closed.notified().await;
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    public: &Public,
+    close: CancellationToken,
+) {
+    let service =
+        service_fn(
+            |request| async move { Ok::<_, Infallible>(public.answer(request, peer).await) },
+        );
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .pipeline_flush(true)
+        .half_close(false)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // How a client ends its connection is its own affair.
+    let _ = tokio::select! {
+        result = connection.as_mut() => result,
+        () = close.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+}
+
+/// Whether only the connection that was to be accepted is broken.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,129 @@
+//! Following the change stream of each shard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use waypost_domain::{Epoch, Prefix, ShardId};
+use waypost_proto::link::link_service_client::LinkServiceClient;
+use waypost_proto::link::{Ownership, WatchRequest, watch_event::Event};
+
+use crate::freshness::Freshness;
+use crate::l1::L1;
+use crate::routing::Routes;
+use crate::shards::Peer;
+use crate::target::Target;
+
+/// Between two tries to find the node that streams.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A stream without any message for this long is broken, whatever TCP says: the
+/// heartbeat comes every 250 ms.
+const SILENCE: Duration = Duration::from_millis(1_500);
+
+/// Follows one shard until the process ends.
+pub(crate) async fn follow(
+    peer: Arc<Peer>,
+    routes: Routes,
+    freshness: Freshness,
+    l1: Arc<L1>,
+    end: CancellationToken,
+) {
+    let mut warned = false;
+    for turn in 0.. {
+        let follower = Follower {
+            peer: &peer,
+            routes: &routes,
+            freshness: &freshness,
+            l1: &l1,
+        };
+        let result = tokio::select! {
+            () = end.cancelled() => return,
+            result = follower.stream(turn) => result,
+        };
+        freshness.gap();
+        match result {
+            // Most nodes do not stream, which says nothing.
+            Err(status) if status.code() == Code::FailedPrecondition => {}
+            Err(status) if !warned => {
+                warned = true;
+                tracing::info!(shard = %peer.id(), code = ?status.code(),
+                    message = status.message(), "change stream ended, looking for another");
+            }
+            _ => {}
+        }
+        if freshness.is_live() {
+            warned = false;
+        }
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+struct Follower<'a> {
+    peer: &'a Peer,
+    routes: &'a Routes,
+    freshness: &'a Freshness,
+    l1: &'a L1,
+}
+
+impl Follower<'_> {
+    /// Reads the stream of one node until it ends.
+    async fn stream(&self, turn: usize) -> Result<(), Status> {
+        let nodes = self.peer.nodes();
+        let node = nodes
+            .get(turn % nodes.len().max(1))
+            .ok_or_else(|| Status::unavailable("the shard has no nodes"))?;
+        let mut client = LinkServiceClient::new(node.clone());
+        let silent = |_| Status::deadline_exceeded("the stream is silent");
+        let mut stream = tokio::time::timeout(SILENCE, client.watch(WatchRequest {}))
+            .await
+            .map_err(silent)??
+            .into_inner();
+        loop {
+            // What changes from here on comes over this stream, so that entries
+            // that are stamped before its first heartbeat are covered as well.
+            let message = tokio::time::timeout(SILENCE, stream.message())
+                .await
+                .map_err(silent)??;
+            let Some(message) = message else {
+                return Ok(());
+            };
+            match message.event {
+                Some(Event::Ownership(ownership)) => self.learn(&ownership),
+                Some(Event::Changed(link)) => {
+                    if let Ok(link) = self.peer.trusted(link) {
+                        let target = Arc::new(Target::from(&*link));
+                        self.l1.put(target, self.freshness.stamp());
+                    }
+                }
+                Some(Event::Heartbeat(heartbeat)) => {
+                    let unapplied = Duration::from_millis(heartbeat.oldest_unapplied_ms);
+                    self.freshness.heard(heartbeat.clock_ms, unapplied);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn learn(&self, ownership: &Ownership) {
+        let told: Vec<(Prefix, ShardId, Epoch)> = ownership
+            .prefixes
+            .iter()
+            .filter_map(|owner| {
+                Some((
+                    Prefix::parse(&owner.prefix)?,
+                    ShardId::parse(&owner.shard)?,
+                    Epoch::new(owner.epoch)?,
+                ))
+            })
+            .collect();
+        let changed = self.routes.learn(&told);
+        if changed > 0 {
+            tracing::debug!(shard = %self.peer.id(), changed, "learnt owners of prefixes");
+        }
+    }
+}
