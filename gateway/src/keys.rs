@@ -33,11 +33,14 @@ const PREFIXES_PER_LEASE: usize = 128;
 /// Keys of one lease.
 const MAX_LEASE: usize = 8_192;
 
+/// Keys of a lease while there are none: somebody may be waiting.
+const FIRST_LEASE: usize = 512;
+
 /// FF1 costs about 11 us a key, and the largest lease has 8,192.
 const LEASE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a create waits for keys when there are none.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Between tries while keygen cannot be reached.
 const RETRY: Duration = Duration::from_millis(200);
@@ -148,6 +151,8 @@ impl Keys {
         let missing = stock.target.saturating_sub(stock.slugs.len());
         if missing * 4 < stock.target {
             0
+        } else if stock.slugs.is_empty() {
+            FIRST_LEASE
         } else {
             missing.min(MAX_LEASE)
         }

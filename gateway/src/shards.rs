@@ -2,8 +2,8 @@
 //! and re-routed when a prefix has moved.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Status};
 use waypost_domain::{Epoch, Link, LinkKey, NewLink, Patch, Prefix, ShardId, signature::KeyRing};
@@ -24,6 +24,11 @@ const READ_DEADLINE: Duration = Duration::from_millis(700);
 
 /// For one try of a write, which waits for a commit.
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A node that could not be reached is passed over for so long while another is
+/// there, so that a lost node costs the budget of retries a few a second, and not
+/// one for every other call.
+const PASSED_OVER: Duration = Duration::from_millis(250);
 
 /// Reads of one shard: few calls at once, since each carries many slugs.
 const READS: batch::Limits = batch::Limits {
@@ -114,6 +119,10 @@ struct Line {
 pub(crate) struct Peer {
     id: ShardId,
     nodes: Vec<Transport>,
+    /// By index of the node: until when it is passed over, in milliseconds since
+    /// `started`.
+    passed_over: Vec<AtomicU64>,
+    started: Instant,
     next: AtomicUsize,
     keys: Arc<KeyRing>,
     budget: Budget,
@@ -135,7 +144,9 @@ impl Shards {
             .map(|(index, nodes)| {
                 Arc::new(Peer {
                     id: routes.shard_id(ShardIndex(index as u16)).clone(),
+                    passed_over: nodes.iter().map(|_| AtomicU64::new(0)).collect(),
                     nodes,
+                    started: Instant::now(),
                     next: AtomicUsize::new(0),
                     keys: Arc::clone(keys),
                     budget: Budget::default(),
@@ -436,6 +447,23 @@ impl Peer {
         })
     }
 
+    /// The next node in turn: not the one that has just failed if there is another,
+    /// and rather one that was not unreachable a moment ago.
+    fn pick(&self, failed: Option<usize>) -> Option<usize> {
+        let (count, now) = (self.nodes.len(), self.now_ms());
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        (0..count)
+            .map(|step| first.wrapping_add(step) % count)
+            .min_by_key(|node| {
+                let is_down = self.passed_over[*node].load(Ordering::Relaxed) > now;
+                (Some(*node) == failed, is_down)
+            })
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     /// Calls one node, and once more another if the first could not be reached.
     ///
     /// All calls may be repeated: reads by nature, creates by their `create_id`. A
@@ -453,15 +481,12 @@ impl Peer {
         F: Future<Output = Result<tonic::Response<A>, Status>>,
     {
         self.budget.deposit();
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut attempt = 0;
+        let mut failed = None;
         loop {
-            let Some(node) = self.nodes.get((first + attempt) % self.nodes.len().max(1)) else {
-                return Err(Error::Unavailable);
-            };
+            let node = self.pick(failed).ok_or(Error::Unavailable)?;
             let mut message = Request::new(request.clone());
             message.set_timeout(deadline);
-            let call = run(LinkServiceClient::new(node.clone()), message);
+            let call = run(LinkServiceClient::new(self.nodes[node].clone()), message);
             let timer = self.metrics.rpc_timer(rpc);
             let result = tokio::time::timeout(deadline, call).await;
             let status = match result {
@@ -473,10 +498,14 @@ impl Peer {
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
             timer.ended(code_label(status.code()));
-            attempt += 1;
-            if attempt == 1 && is_unreachable(status.code()) && self.budget.withdraw() {
-                tracing::debug!(shard = %self.id, rpc, code = ?status.code(), "asking another node");
-                continue;
+            if is_unreachable(status.code()) {
+                let until = self.now_ms() + PASSED_OVER.as_millis() as u64;
+                self.passed_over[node].store(until, Ordering::Relaxed);
+                if failed.is_none() && self.budget.withdraw() {
+                    tracing::debug!(shard = %self.id, rpc, code = ?status.code(), "asking another node");
+                    failed = Some(node);
+                    continue;
+                }
             }
             return Err(match status.code() {
                 Code::ResourceExhausted => Error::Overloaded,

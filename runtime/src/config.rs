@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::Resettable;
+
 /// Prints all options as a Markdown table: what the documentation is made of.
 const MARKDOWN_FLAG: &str = "--options-as-markdown";
 
@@ -123,7 +125,7 @@ pub fn parse<C: Options>(flags: impl IntoIterator<Item = OsString>) -> Result<C,
         })?;
         command = with_defaults(command, &file, &text)?;
     }
-    let options = command
+    let options = without_empty_environment(command)
         .try_get_matches_from(arguments)
         .and_then(|matches| C::from_arg_matches(&matches))
         .map_err(|error| stop(&error))?;
@@ -142,6 +144,24 @@ pub fn milliseconds(text: &str) -> Result<Duration, String> {
         Ok(0) | Err(_) => Err("expected a whole number of milliseconds from 1 on".to_owned()),
         Ok(millis) => Ok(Duration::from_millis(millis)),
     }
+}
+
+/// An empty variable is as good as none: compose files and unit files set those.
+fn without_empty_environment(mut command: clap::Command) -> clap::Command {
+    let is_empty = |argument: &&clap::Arg| {
+        let name = argument.get_env();
+        name.and_then(std::env::var_os)
+            .is_some_and(|value| value.is_empty())
+    };
+    let empty: Vec<clap::Id> = command
+        .get_arguments()
+        .filter(is_empty)
+        .map(|argument| argument.get_id().clone())
+        .collect();
+    for id in empty {
+        command = command.mut_arg(id, |argument| argument.env(Resettable::Reset));
+    }
+    command
 }
 
 fn markdown(command: &clap::Command) -> String {
