@@ -14,7 +14,7 @@ use waypost_testbed::service::Kind;
 use waypost_testbed::{Cluster, Sandbox};
 
 use crate::Error;
-use crate::steps::{Steps, cargo, root};
+use crate::steps::{self, Steps};
 
 /// How often the supervisor looks for dead processes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -159,20 +159,5 @@ fn build(profile: &str) -> Result<PathBuf, Error> {
     Steps::default().cargo(&arguments)?;
     // The profile dev is the one whose folder is not called after it.
     let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(target_folder()?.join(folder))
-}
-
-fn target_folder() -> Result<PathBuf, Error> {
-    let failed = |reason: String| Error::Step(format!("`cargo metadata` failed: {reason}"));
-    let output = cargo()
-        .args(["metadata", "--no-deps", "--format-version", "1"])
-        .current_dir(root())
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
-    match metadata["target_directory"].as_str() {
-        Some(folder) => Ok(PathBuf::from(folder)),
-        None => Err(failed("it names no target folder".to_owned())),
-    }
+    Ok(steps::target_folder()?.join(folder))
 }

@@ -3,6 +3,7 @@
 mod broker;
 mod check;
 mod cluster;
+mod docs;
 mod packages;
 mod steps;
 mod test;
@@ -26,6 +27,8 @@ enum Task {
     Packages,
     /// Format, lints and unit tests: the fast loop
     Check,
+    /// Write the tables of options into the documentation
+    Docs(docs::Options),
     /// Build the Kafka-compatible broker into the cache folder, once
     Broker,
     /// Run the whole system on this machine
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Packages => packages::install_missing(&mut steps::Steps::default()),
         Task::Check => check::run(),
+        Task::Docs(options) => docs::run(&options),
         Task::Broker => broker::run(),
         Task::Cluster(cluster::Task::Up(options)) => cluster::up(&options),
     };

@@ -63,3 +63,19 @@ pub(crate) fn root() -> PathBuf {
     let package = manifest.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     package.parent().map_or(package.clone(), PathBuf::from)
 }
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_folder() -> Result<PathBuf, Error> {
+    let failed = |reason: String| Error::Step(format!("`cargo metadata` failed: {reason}"));
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+    match metadata["target_directory"].as_str() {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => Err(failed("it names no target folder".to_owned())),
+    }
+}

@@ -1,8 +1,7 @@
 //! `cargo xtask test`: every test, on the real parts.
 
-use crate::Error;
-use crate::packages;
 use crate::steps::Steps;
+use crate::{Error, docs, packages};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -16,6 +15,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     packages::install_missing(&mut steps)?;
     // The tests of the cluster start these.
     steps.cargo(&["build", "--workspace", "--bins"])?;
+    docs::check()?;
     let mut test = vec!["test"];
     if !options.arguments.iter().any(|word| word == "-p") {
         test.push("--workspace");

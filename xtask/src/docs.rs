@@ -1,0 +1,99 @@
+//! `cargo xtask docs`: the tables of options, as the programs print them.
+
+use std::fs;
+use std::process::Command;
+
+use crate::Error;
+use crate::steps::{self, Steps};
+
+const PAGES: [&str; 2] = ["README.md", "docs/configuration.md"];
+
+const BEGIN: &str = "<!-- options of ";
+const END: &str = "<!-- end -->";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Write nothing; fail if a page is not up to date
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Error> {
+    let mut steps = Steps::default();
+    steps.cargo(&["build", "--workspace", "--bins"])?;
+    if options.check { check() } else { write() }
+}
+
+/// Fails if a page does not say what the programs say.
+pub(crate) fn check() -> Result<(), Error> {
+    for page in PAGES {
+        let (path, text) = read(page)?;
+        if filled(&text)? != text {
+            let name = path.display();
+            return Err(Error::Step(format!(
+                "{name} is not up to date: run `cargo xtask docs`"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn write() -> Result<(), Error> {
+    for page in PAGES {
+        let (path, text) = read(page)?;
+        fs::write(&path, filled(&text)?)
+            .map_err(|error| Error::Step(format!("cannot write {}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
+fn read(page: &str) -> Result<(std::path::PathBuf, String), Error> {
+    let path = steps::root().join(page);
+    let text = fs::read_to_string(&path)
+        .map_err(|error| Error::Step(format!("cannot read {}: {error}", path.display())))?;
+    Ok((path, text))
+}
+
+/// The page with each table replaced by what its program prints.
+fn filled(page: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    let mut rest = page;
+    while let Some(at) = rest.find(BEGIN) {
+        let malformed = || Error::Step(format!("after `{BEGIN}` a name, `-->` and `{END}` follow"));
+        let (before, tail) = rest.split_at(at);
+        let (program, tail) = tail[BEGIN.len()..]
+            .split_once(" -->")
+            .ok_or_else(malformed)?;
+        let (_, tail) = tail.split_once(END).ok_or_else(malformed)?;
+        let table = table(program)?;
+        text += &format!("{before}{BEGIN}{program} -->\n{table}{END}");
+        rest = tail;
+    }
+    Ok(text + rest)
+}
+
+fn table(program: &str) -> Result<String, Error> {
+    let failed = |problem: String| Error::Step(format!("{program}: {problem}"));
+    let path = steps::target_folder()?.join("debug").join(program);
+    let output = Command::new(&path)
+        .arg("--options-as-markdown")
+        // What is set here must not show as a default there.
+        .env_clear()
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(output.status.to_string()));
+    }
+    String::from_utf8(output.stdout).map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_around_the_tables_stays() {
+        let page = "before\nno table here\nafter\n";
+        assert_eq!(filled(page).ok().as_deref(), Some(page));
+    }
+}
