@@ -195,11 +195,16 @@ impl Watch {
     }
 
     pub(crate) async fn change(&mut self) -> message::Link {
-        loop {
-            if let watch_event::Event::Changed(link) = self.next().await.expect("a change") {
-                return link;
+        // Heartbeats come for ever, so the wait as a whole has an end, too.
+        let wait = async {
+            loop {
+                if let watch_event::Event::Changed(link) = self.next().await.expect("a change") {
+                    return link;
+                }
             }
-        }
+        };
+        let change = tokio::time::timeout(Duration::from_secs(30), wait);
+        change.await.expect("a change in time")
     }
 
     pub(crate) async fn heartbeat(&mut self) -> message::Heartbeat {
