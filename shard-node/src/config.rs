@@ -55,7 +55,7 @@ pub struct Options {
     #[arg(
         long,
         env = "WAYPOST_CACHE_GENERATION",
-        default_value = "0",
+        default_value = "1",
         value_name = "N"
     )]
     pub cache_generation: u32,

@@ -290,7 +290,7 @@ async fn changes_reach_redis_at_once_or_when_it_is_back_and_streams_do_not_wait(
     let name = key("cached-link");
     let read = async || {
         let mut get = redis::Cmd::new();
-        get.arg("GET").arg(cache::key(0, &name));
+        get.arg("GET").arg(cache::key(1, &name));
         let value: Option<Vec<u8>> = reader.run(&get).await.ok()?;
         match cache::decode(&name, &value?) {
             Ok(cache::Entry::Link(link)) => Some(*link),
