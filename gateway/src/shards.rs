@@ -12,7 +12,7 @@ use waypost_proto::link::{
     CreateBatchRequest, DeleteRequest, ResolveBatchRequest, UpdateRequest, WriteResponse,
     create_outcome, resolve_outcome, write_response,
 };
-use waypost_proto::{link as message, transport::Transport};
+use waypost_proto::{link as message, refusal, transport::Transport};
 
 use crate::batch::{self, Batcher};
 use crate::metrics::Metrics;
@@ -106,6 +106,16 @@ struct Inner {
     lines: Vec<Line>,
     peers: Vec<Arc<Peer>>,
     metrics: Metrics,
+}
+
+/// Whether a call may be made again whose answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Reads by nature, creates by their `create_id`.
+    Always,
+    /// Edits and deletions: the second would meet what the first has done, and
+    /// report another's change.
+    IfNothingDone,
 }
 
 /// The batchers of one shard.
@@ -336,6 +346,7 @@ impl Peer {
             .call(
                 "resolve",
                 READ_DEADLINE,
+                Repeat::Always,
                 request,
                 |mut client, request| async move { client.resolve_batch(request).await },
             )
@@ -385,6 +396,7 @@ impl Peer {
             .call(
                 "create",
                 WRITE_DEADLINE,
+                Repeat::Always,
                 request,
                 |mut client, request| async move { client.create_batch(request).await },
             )
@@ -414,6 +426,7 @@ impl Peer {
             .call(
                 "update",
                 WRITE_DEADLINE,
+                Repeat::IfNothingDone,
                 request,
                 |mut client, request| async move { client.update(request).await },
             )
@@ -426,6 +439,7 @@ impl Peer {
             .call(
                 "delete",
                 WRITE_DEADLINE,
+                Repeat::IfNothingDone,
                 request,
                 |mut client, request| async move { client.delete(request).await },
             )
@@ -465,14 +479,11 @@ impl Peer {
     }
 
     /// Calls one node, and once more another if the first could not be reached.
-    ///
-    /// All calls may be repeated: reads by nature, creates by their `create_id`. A
-    /// repeated edit sets the same values again, and a repeated deletion finds its
-    /// own tombstone.
     async fn call<Q, A, F>(
         &self,
         rpc: &'static str,
         deadline: Duration,
+        repeat: Repeat,
         request: Q,
         run: impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
     ) -> Result<A, Error>
@@ -501,7 +512,8 @@ impl Peer {
             if is_unreachable(status.code()) {
                 let until = self.now_ms() + PASSED_OVER.as_millis() as u64;
                 self.passed_over[node].store(until, Ordering::Relaxed);
-                if failed.is_none() && self.budget.withdraw() {
+                let may_repeat = repeat == Repeat::Always || refusal::nothing_done(&status);
+                if failed.is_none() && may_repeat && self.budget.withdraw() {
                     tracing::debug!(shard = %self.id, rpc, code = ?status.code(), "asking another node");
                     failed = Some(node);
                     continue;

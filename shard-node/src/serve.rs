@@ -8,11 +8,12 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Status};
+use tonic::Request;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_proto::auth::ServiceToken;
 use waypost_proto::link::link_service_server::LinkServiceServer;
+use waypost_proto::refusal;
 use waypost_proto::transport;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
@@ -93,7 +94,7 @@ pub async fn serve_on(
         if gate.load(Ordering::Acquire) {
             Ok(request)
         } else {
-            Err(Status::unavailable("the database was not reached yet"))
+            Err(refusal::not_ready("the database was not reached yet"))
         }
     };
     let server = transport::server()

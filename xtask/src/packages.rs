@@ -15,7 +15,7 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 8] = [
     Need {
         package: "postgresql",
         is_met: postgres::is_installed,
@@ -23,6 +23,15 @@ const NEEDS: [Need; 6] = [
     Need {
         package: "redis-server",
         is_met: || is_in_path("redis-server"),
+    },
+    // The pages are looked at in a real browser.
+    Need {
+        package: "chromium",
+        is_met: || is_in_path("chromium"),
+    },
+    Need {
+        package: "chromium-driver",
+        is_met: || is_in_path("chromedriver"),
     },
     // The rest builds rdkafka.
     Need {

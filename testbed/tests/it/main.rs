@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
+mod cluster;
 mod guardian;
 mod patience;
 mod postgres;

@@ -1,0 +1,117 @@
+//! Rolling restarts, under traffic through two gateways.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use reqwest::blocking::RequestBuilder;
+use serde_json::json;
+use waypost_testbed::service::Kind;
+
+use super::{User, small};
+use crate::patience::wait_until;
+
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Follows links without pause, at the first gateway that takes the connection,
+/// as behind a load balancer; whatever else goes wrong is a failed request.
+struct Traffic<'a> {
+    users: [User; 2],
+    slugs: &'a [String],
+    ended: AtomicBool,
+    done: AtomicU64,
+}
+
+impl Traffic<'_> {
+    /// The third of four threads edits, the others follow.
+    fn run(&self, thread: usize) {
+        let mut turn = thread;
+        while !self.ended.load(Ordering::Relaxed) {
+            let slug = &self.slugs[turn % self.slugs.len()];
+            let (status, expected) = if thread == 2 {
+                let edit = json!({ "title": turn.to_string() });
+                let path = format!("/api/v1/links/{slug}");
+                (
+                    self.send(turn, |user| user.request("PATCH", &path, Some(&edit))),
+                    200,
+                )
+            } else {
+                let path = format!("/{slug}");
+                (
+                    self.send(turn, |user| user.request("GET", &path, None)),
+                    302,
+                )
+            };
+            assert_eq!(status, expected, "{slug}");
+            self.done.fetch_add(1, Ordering::Relaxed);
+            turn += 1;
+        }
+    }
+
+    fn send(&self, turn: usize, request: impl Fn(&User) -> RequestBuilder) -> u16 {
+        let sent = (0..2).find_map(
+            |other| match request(&self.users[(turn + other) % 2]).send() {
+                Err(error) if error.is_connect() => None,
+                sent => Some(sent.expect("an accepted request is answered")),
+            },
+        );
+        let response = sent.expect("one of the gateways takes connections");
+        response.status().as_u16()
+    }
+
+    fn wait_for_more(&self) {
+        let before = self.done.load(Ordering::Relaxed);
+        wait_until("traffic flows", || {
+            self.done.load(Ordering::Relaxed) > before + 200
+        });
+    }
+}
+
+#[test]
+fn gateways_and_shard_nodes_restart_without_a_failed_request() {
+    let cluster = small()
+        .nodes_per_shard(2)
+        .set(Kind::Gateway, "WAYPOST_LAME_DUCK_MS", "300")
+        // Nothing is kept in memory, so that every redirect needs its shard.
+        .set(Kind::Gateway, "WAYPOST_L1_MIB", "0")
+        .set(Kind::Gateway, "WAYPOST_REDIS", "")
+        .start()
+        .unwrap();
+    let users = [User::of(&cluster, 0), User::of(&cluster, 1)];
+    let slugs: Vec<String> = (0..20)
+        .map(|n| users[0].shorten(&format!("https://example.com/restart/{n}")))
+        .collect();
+    let traffic = Traffic {
+        users,
+        slugs: &slugs,
+        ended: AtomicBool::new(false),
+        done: AtomicU64::new(0),
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let traffic = &traffic;
+            scope.spawn(move || traffic.run(thread));
+        }
+        let ended = EndOnDrop(&traffic.ended);
+        for service in cluster.shards[0].nodes.iter().chain(&cluster.gateways) {
+            traffic.wait_for_more();
+            assert!(
+                service.terminate(DRAIN).unwrap(),
+                "{} drains in time",
+                service.name()
+            );
+            traffic.wait_for_more();
+            service.restart().unwrap();
+        }
+        traffic.wait_for_more();
+        drop(ended);
+    });
+}
+
+/// Ends the traffic also when the test fails, or the scope would wait for ever.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
