@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{Either, Full};
@@ -138,6 +139,10 @@ pub async fn serve(
     tokio::select! {
         () = connections.accept(&listener, &public) => {}
         () = tokio::time::sleep_until(lame_duck) => {}
+    }
+    // Who has connected by now is served; who connects later is refused.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        connections.start(stream, peer, &public);
     }
     drop(listener);
     let idle_close = (Instant::now() + limits.idle_close).min(shutdown.deadline());

@@ -509,7 +509,8 @@ impl Peer {
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
             timer.ended(code_label(status.code()));
-            if is_unreachable(status.code()) {
+            let unreachable = is_unreachable(status.code()) || refusal::is_of_transport(&status);
+            if unreachable {
                 let until = self.now_ms() + PASSED_OVER.as_millis() as u64;
                 self.passed_over[node].store(until, Ordering::Relaxed);
                 let may_repeat = repeat == Repeat::Always || refusal::nothing_done(&status);
@@ -521,7 +522,7 @@ impl Peer {
             }
             return Err(match status.code() {
                 Code::ResourceExhausted => Error::Overloaded,
-                code if is_unreachable(code) => Error::Unavailable,
+                _ if unreachable => Error::Unavailable,
                 _ => {
                     tracing::warn!(shard = %self.id, rpc, code = ?status.code(),
                         message = status.message(), "shard refused a call");

@@ -22,16 +22,12 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// A cluster for tests that break nothing. It ends with the test program.
 fn shared() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| Cluster::builder().consumers(0).start().unwrap())
+    CLUSTER.get_or_init(|| Cluster::builder().start().unwrap())
 }
 
 /// The smallest cluster that has two gateways, for tests that break something.
 fn small() -> waypost_testbed::cluster::Builder {
-    Cluster::builder()
-        .consumers(0)
-        .shards(1)
-        .nodes_per_shard(1)
-        .keygens(1)
+    Cluster::builder().shards(1).nodes_per_shard(1).keygens(1)
 }
 
 /// A user of one gateway.

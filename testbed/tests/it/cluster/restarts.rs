@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use reqwest::blocking::RequestBuilder;
 use serde_json::json;
-use waypost_testbed::service::Kind;
+use waypost_testbed::http;
+use waypost_testbed::service::{Kind, Service};
 
 use super::{User, small};
 use crate::patience::wait_until;
 
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Follows links without pause, at the first gateway that takes the connection,
-/// as behind a load balancer; whatever else goes wrong is a failed request.
+/// Requests without pause to the gateways that are ready, as from a load balancer
+/// that asks them every few milliseconds; whatever goes wrong is a failed request.
 struct Traffic<'a> {
+    gateways: &'a [Service],
     users: [User; 2],
+    is_ready: [AtomicBool; 2],
     slugs: &'a [String],
     ended: AtomicBool,
     done: AtomicU64,
@@ -48,14 +51,27 @@ impl Traffic<'_> {
     }
 
     fn send(&self, turn: usize, request: impl Fn(&User) -> RequestBuilder) -> u16 {
-        let sent = (0..2).find_map(
-            |other| match request(&self.users[(turn + other) % 2]).send() {
-                Err(error) if error.is_connect() => None,
-                sent => Some(sent.expect("an accepted request is answered")),
-            },
-        );
-        let response = sent.expect("one of the gateways takes connections");
+        let user = (0..2)
+            .map(|other| (turn + other) % 2)
+            .find(|gateway| self.is_ready[*gateway].load(Ordering::Relaxed))
+            .map(|gateway| &self.users[gateway])
+            .expect("one of the gateways is ready");
+        let response = request(user).send().expect("a ready gateway answers");
         response.status().as_u16()
+    }
+
+    /// Asks the gateways whether they are ready.
+    fn balance(&self) {
+        while !self.ended.load(Ordering::Relaxed) {
+            for (gateway, is_ready) in self.gateways.iter().zip(&self.is_ready) {
+                let answer = http::get(&gateway.admin(), "/ready", Duration::from_secs(1));
+                is_ready.store(
+                    answer.is_ok_and(|answer| answer.status == 200),
+                    Ordering::Relaxed,
+                );
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn wait_for_more(&self) {
@@ -70,7 +86,7 @@ impl Traffic<'_> {
 fn gateways_and_shard_nodes_restart_without_a_failed_request() {
     let cluster = small()
         .nodes_per_shard(2)
-        .set(Kind::Gateway, "WAYPOST_LAME_DUCK_MS", "300")
+        .set(Kind::Gateway, "WAYPOST_LAME_DUCK_MS", "500")
         // Nothing is kept in memory, so that every redirect needs its shard.
         .set(Kind::Gateway, "WAYPOST_L1_MIB", "0")
         .set(Kind::Gateway, "WAYPOST_REDIS", "")
@@ -81,7 +97,9 @@ fn gateways_and_shard_nodes_restart_without_a_failed_request() {
         .map(|n| users[0].shorten(&format!("https://example.com/restart/{n}")))
         .collect();
     let traffic = Traffic {
+        gateways: &cluster.gateways,
         users,
+        is_ready: [AtomicBool::new(true), AtomicBool::new(true)],
         slugs: &slugs,
         ended: AtomicBool::new(false),
         done: AtomicU64::new(0),
@@ -91,6 +109,7 @@ fn gateways_and_shard_nodes_restart_without_a_failed_request() {
             let traffic = &traffic;
             scope.spawn(move || traffic.run(thread));
         }
+        scope.spawn(|| traffic.balance());
         let ended = EndOnDrop(&traffic.ended);
         for service in cluster.shards[0].nodes.iter().chain(&cluster.gateways) {
             traffic.wait_for_more();

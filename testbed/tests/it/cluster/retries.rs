@@ -53,7 +53,6 @@ fn the_retry_of_a_create_whose_answer_was_lost_makes_no_second_link() {
 #[test]
 fn a_write_and_a_read_with_an_old_map_are_answered_moved_and_retried_at_the_right_shard() {
     let cluster = Cluster::builder()
-        .consumers(0)
         .nodes_per_shard(1)
         .keygens(1)
         // The read is to reach the shard.
