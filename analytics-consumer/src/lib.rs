@@ -1,1 +1,29 @@
-//! Counts every click once: from Kafka to rollups, and answers statistics.
+//! Counts every click once: from the click log to rollups, and answers statistics.
+//!
+//! Counts, the identities of the batches that are counted and the log's next offset
+//! change in one transaction, so that nothing that happens between two statements
+//! counts a click twice or not at all.
+
+mod batch;
+mod bots;
+#[cfg(feature = "cluster")]
+mod config;
+#[cfg(feature = "cluster")]
+mod consumer;
+#[cfg(feature = "sqlite")]
+mod in_process;
+mod metrics;
+mod seen;
+#[cfg(feature = "cluster")]
+mod serve;
+mod service;
+pub mod store;
+
+pub use batch::{Invalid, decode};
+#[cfg(feature = "cluster")]
+pub use config::Options;
+#[cfg(feature = "sqlite")]
+pub use in_process::{ApplyError, InProcess, open_sqlite};
+#[cfg(feature = "cluster")]
+pub use serve::{serve, serve_on};
+pub use service::Analytics;

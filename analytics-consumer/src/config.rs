@@ -1,0 +1,83 @@
+//! What an operator can set.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use waypost_runtime::config::{ProcessOptions, milliseconds};
+
+/// Counts clicks from Kafka into Postgres and answers statistics over gRPC.
+#[derive(Debug, clap::Parser)]
+#[command(name = "waypost-analytics-consumer", version)]
+pub struct Options {
+    /// Where gRPC listens, as host:port
+    #[arg(
+        long,
+        env = "WAYPOST_LISTEN",
+        default_value = "127.0.0.1:7400",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    /// Where /live, /ready and /metrics listen, as host:port
+    #[arg(
+        long,
+        env = "WAYPOST_ADMIN_LISTEN",
+        default_value = "127.0.0.1:7401",
+        value_name = "ADDRESS"
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// The database of the rollups, as postgres://user:password@host:port/database
+    #[arg(
+        long,
+        env = "WAYPOST_POSTGRES_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub postgres_url: String,
+
+    /// Bootstrap servers of Kafka, as host:port separated by commas
+    #[arg(long, env = "WAYPOST_KAFKA", value_name = "SERVERS")]
+    pub kafka: String,
+
+    /// The topic of clicks
+    #[arg(
+        long,
+        env = "WAYPOST_KAFKA_TOPIC",
+        default_value = "clicks",
+        value_name = "TOPIC"
+    )]
+    pub kafka_topic: String,
+
+    /// The group whose members share the partitions
+    #[arg(
+        long,
+        env = "WAYPOST_KAFKA_GROUP",
+        default_value = "waypost-analytics",
+        value_name = "GROUP"
+    )]
+    pub kafka_group: String,
+
+    /// Silence after which the group gives a member's partitions away, in milliseconds
+    #[arg(long = "kafka-session-timeout-ms", env = "WAYPOST_KAFKA_SESSION_TIMEOUT_MS",
+          default_value = "45000", value_name = "MS", value_parser = milliseconds)]
+    pub kafka_session_timeout: Duration,
+
+    /// Folder with the secret service-token, a file
+    #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
+    pub secrets_dir: PathBuf,
+
+    #[command(flatten)]
+    pub process: ProcessOptions,
+}
+
+impl waypost_runtime::config::Options for Options {
+    fn process(&self) -> &ProcessOptions {
+        &self.process
+    }
+
+    fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+}

@@ -1,0 +1,305 @@
+//! The consumer: takes messages of its partitions and has them counted.
+//!
+//! It lives on a thread of its own: Kafka's client calls back into whoever polls
+//! it, and a call back may wait for the database.
+
+mod positions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, Message as _, config::RDKafkaLogLevel};
+use tokio::runtime::Handle;
+use waypost_proto::click::Batch;
+use waypost_runtime::Shutdown;
+
+use crate::batch::{Invalid, decode};
+use crate::metrics::Metrics;
+use crate::store::{Applied, DeadLetter, Error, Portion, RollupStore, Span};
+use positions::Positions;
+
+/// How long an idle consumer waits for a message, and so how fast it ends.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Messages that are counted together, and their bytes: a transaction per partition
+/// of what came meanwhile, bounded so that it stays short.
+const MAX_MESSAGES: usize = 2_000;
+const MAX_BYTES: usize = 16 << 20;
+
+/// Between two tries of a transaction: doubles from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+
+/// Between two warnings about the same trouble.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// What the consumer needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) servers: String,
+    pub(crate) topic: String,
+    pub(crate) group: String,
+    pub(crate) session_timeout: Duration,
+}
+
+/// Starts the thread. It ends soon after shutdown is asked for, and leaves the
+/// group. Must be called on a tokio runtime, which must outlive the thread.
+pub(crate) fn start<S: RollupStore>(
+    settings: Settings,
+    store: Arc<S>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+) -> Result<JoinHandle<()>, waypost_runtime::Error> {
+    let runtime = Handle::current();
+    let positions = Positions::new(
+        Arc::clone(&store),
+        settings.topic.clone(),
+        runtime.clone(),
+        shutdown.clone(),
+    );
+    let consumer: BaseConsumer<Positions<S>> = config(&settings)
+        .create_with_context(positions)
+        .map_err(|error| waypost_runtime::Error::failed("make a Kafka consumer", error))?;
+    consumer
+        .subscribe(&[&settings.topic])
+        .map_err(|error| waypost_runtime::Error::failed("subscribe to the clicks", error))?;
+    let counting = Counting {
+        consumer,
+        store,
+        topic: settings.topic,
+        metrics,
+        runtime,
+        shutdown,
+        warned: None,
+    };
+    std::thread::Builder::new()
+        .name("click-consumer".to_owned())
+        .spawn(move || counting.run())
+        .map_err(|error| waypost_runtime::Error::failed("start the consumer's thread", error))
+}
+
+fn config(settings: &Settings) -> ClientConfig {
+    let session = settings.session_timeout.as_millis();
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.servers)
+        .set("client.id", "waypost-analytics-consumer")
+        .set("group.id", &settings.group)
+        .set("session.timeout.ms", session.to_string())
+        .set("heartbeat.interval.ms", (session / 3).max(1).to_string())
+        // The older protocol is the one that brokers agree on. With one topic and few
+        // members, that all of them stop for a moment costs nothing.
+        .set("partition.assignment.strategy", "range")
+        .set("group.protocol", "classic")
+        // Offsets are in the database, in the transaction that counts.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Where a stored offset is out of the log's range, the log was cut or begins
+        // anew: what it still has is read, and identities tell what is counted.
+        .set("auto.offset.reset", "earliest")
+        // A topic that is created later is found soon.
+        .set("topic.metadata.refresh.interval.ms", "5000")
+        .set("allow.auto.create.topics", "false")
+        .set("reconnect.backoff.max.ms", "2000")
+        // Answered as soon as there is something.
+        .set("fetch.min.bytes", "1")
+        .set("queued.max.messages.kbytes", "32768")
+        .set_log_level(RDKafkaLogLevel::Critical);
+    config
+}
+
+struct Counting<S: RollupStore> {
+    consumer: BaseConsumer<Positions<S>>,
+    store: Arc<S>,
+    topic: String,
+    metrics: Metrics,
+    runtime: Handle,
+    shutdown: Shutdown,
+    warned: Option<Instant>,
+}
+
+/// What came of one partition, of one assignment.
+struct Gathered {
+    /// Of the assignment (see [`Positions`]).
+    generation: u64,
+    expected: Option<i64>,
+    next: Option<i64>,
+    batches: Vec<Batch>,
+    dead: Vec<DeadLetter>,
+}
+
+impl<S: RollupStore> Counting<S> {
+    fn run(mut self) {
+        while !self.shutdown.is_requested() {
+            let positions = self.consumer.context();
+            positions.check_ends(&self.consumer);
+            positions.seek_pending(&self.consumer);
+            let gathered = self.gather();
+            if !gathered.is_empty() {
+                self.count(gathered);
+            }
+        }
+    }
+
+    /// Waits for a message, then takes what is there already.
+    fn gather(&mut self) -> BTreeMap<i32, Gathered> {
+        let mut gathered = BTreeMap::new();
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < MAX_MESSAGES && bytes < MAX_BYTES {
+            let wait = if messages == 0 { POLL } else { Duration::ZERO };
+            let Some(message) = self.consumer.poll(wait) else {
+                break;
+            };
+            match message {
+                Ok(message) => {
+                    let payload = message.payload().unwrap_or_default();
+                    (messages, bytes) = (messages + 1, bytes + payload.len());
+                    let context = self.consumer.context();
+                    take(
+                        context,
+                        &self.metrics,
+                        &mut gathered,
+                        message.partition(),
+                        message.offset(),
+                        payload,
+                    );
+                }
+                Err(error) => {
+                    self.consumer.context().lost_sight();
+                    warn_at_times(&mut self.warned, &error);
+                    break;
+                }
+            }
+        }
+        gathered
+    }
+
+    /// Has each partition counted in a transaction of its own, all at once.
+    fn count(&self, gathered: BTreeMap<i32, Gathered>) {
+        let context = self.consumer.context();
+        let stretches = gathered.into_iter().filter_map(|(partition, gathered)| {
+            // Of an assignment that ended while this was gathered: whoever has the
+            // partition now reads it again.
+            let current = context.generation(partition) == Some(gathered.generation);
+            let next = gathered.next.filter(|_| current)?;
+            let portion = Portion {
+                span: Some(Span {
+                    topic: self.topic.clone(),
+                    partition,
+                    expected: gathered.expected,
+                    next,
+                }),
+                batches: gathered.batches,
+                dead: gathered.dead,
+            };
+            Some(async move { (partition, next, self.apply(&portion).await) })
+        });
+        for (partition, next, outcome) in self.runtime.block_on(join_all(stretches)) {
+            match outcome {
+                Some(Ok(applied)) => {
+                    self.metrics.applied(&applied);
+                    context.counted(partition, next);
+                }
+                Some(Err(Fenced)) => {
+                    self.metrics.fenced.inc();
+                    tracing::info!(partition, "partition was counted elsewhere, reading again");
+                    context.read_again(partition);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Tries until it is counted or somebody else has done it; None if the process
+    /// ends before.
+    async fn apply(&self, portion: &Portion) -> Option<Result<Applied, Fenced>> {
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.store.apply(portion).await {
+                Ok(applied) => return Some(Ok(applied)),
+                Err(Error::Fenced) => return Some(Err(Fenced)),
+                Err(Error::Database(error)) => {
+                    self.metrics.retries.inc();
+                    if wait >= LAST_RETRY {
+                        tracing::warn!(%error, "clicks could not be counted, trying again");
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shutdown.requested() => return None,
+            }
+            wait = (wait * 2).min(LAST_RETRY);
+        }
+    }
+}
+
+struct Fenced;
+
+/// Puts a message to the others of its partition.
+fn take<S: RollupStore>(
+    positions: &Positions<S>,
+    metrics: &Metrics,
+    gathered: &mut BTreeMap<i32, Gathered>,
+    partition: i32,
+    offset: i64,
+    payload: &[u8],
+) {
+    let Some((generation, expected)) = positions.expected(partition) else {
+        return;
+    };
+    let fresh = Gathered {
+        generation,
+        expected,
+        next: None,
+        batches: Vec::new(),
+        dead: Vec::new(),
+    };
+    let stretch = gathered.entry(partition).or_insert(fresh);
+    if stretch.generation != generation {
+        return;
+    }
+    if let Some(at) = stretch.next.or(expected).filter(|at| *at != offset) {
+        metrics.log_gaps.inc();
+        tracing::warn!(
+            partition,
+            expected = at,
+            offset,
+            "the log does not go on where it was"
+        );
+    }
+    stretch.next = Some(offset + 1);
+    let batch = decode(payload).and_then(|batch| {
+        // Which batches of a producer are counted is decided under its partition's
+        // offset.
+        let here = batch.partition.cast_signed() == partition;
+        here.then_some(batch).ok_or(Invalid::Identity)
+    });
+    match batch {
+        Ok(batch) => stretch.batches.push(batch),
+        Err(invalid) => {
+            tracing::warn!(partition, offset, error = %invalid, "message put aside");
+            stretch.dead.push(DeadLetter {
+                offset,
+                reason: invalid.to_string(),
+                payload: payload.to_vec(),
+            });
+        }
+    }
+}
+
+/// The client goes on by itself after an error; that it is told again and again
+/// helps nobody.
+fn warn_at_times(warned: &mut Option<Instant>, error: &KafkaError) {
+    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
+        tracing::debug!("the topic of clicks is not there yet");
+    } else if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+        *warned = Some(Instant::now());
+        tracing::warn!(%error, "kafka does not deliver");
+    }
+}

@@ -1,0 +1,336 @@
+//! One suite that every store of rollups passes.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use uuid::Uuid;
+use waypost_analytics_consumer::store::{Applied, DeadLetter, Error, Portion, RollupStore, Span};
+use waypost_proto::click::{Batch, Click};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A database of one test.
+trait Database {
+    type Store: RollupStore + Clone;
+    async fn create() -> Self;
+    async fn open(&self) -> Self::Store;
+}
+
+macro_rules! suite {
+    ($name:ident, $database:ty: $($test:ident),* $(,)?) => {
+        mod $name {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    super::$test(&<$database>::create().await).await;
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! suites {
+    ($($test:ident),* $(,)?) => {
+        #[cfg(feature = "postgres")]
+        suite!(postgres, on_postgres::Database: $($test),*);
+        #[cfg(feature = "sqlite")]
+        suite!(sqlite, on_sqlite::Database: $($test),*);
+    };
+}
+
+suites!(
+    clicks_are_counted_per_link_and_bots_apart,
+    a_batch_that_comes_again_is_not_counted_again,
+    of_two_consumers_of_a_stretch_one_counts_it,
+    a_stretch_that_does_not_go_on_from_the_stored_offset_changes_nothing,
+    dead_letters_are_kept_and_the_offset_moves_on,
+    histories_with_replays_and_reordering_count_each_batch_once,
+);
+
+pub(crate) fn link(n: u8) -> Uuid {
+    Uuid::from_u128(u128::from(n))
+}
+
+pub(crate) fn click(link: Uuid, time_ms: i64, user_agent: &str) -> Click {
+    Click {
+        time_ms,
+        slug: "abcdefgh".to_owned(),
+        link_id: link.as_bytes().to_vec(),
+        tenant: "acme".to_owned(),
+        status: 302,
+        user_agent: user_agent.to_owned(),
+        ..Click::default()
+    }
+}
+
+pub(crate) fn batch(boot: u64, partition: u32, sequence: u64, clicks: Vec<Click>) -> Batch {
+    Batch {
+        format: 1,
+        gateway: "gateway-1".to_owned(),
+        boot,
+        partition,
+        sequence,
+        clicks,
+    }
+}
+
+fn span(partition: i32, expected: Option<i64>, next: i64) -> Span {
+    Span {
+        topic: "clicks".to_owned(),
+        partition,
+        expected,
+        next,
+    }
+}
+
+fn portion(span: Option<Span>, batches: &[Batch]) -> Portion {
+    Portion {
+        span,
+        batches: batches.to_vec(),
+        dead: Vec::new(),
+    }
+}
+
+async fn counts(store: &impl RollupStore, link: Uuid) -> (u64, u64) {
+    let stats = store.link_stats(link).await.unwrap();
+    (stats.clicks, stats.bots)
+}
+
+async fn clicks_are_counted_per_link_and_bots_apart(database: &impl Database) {
+    let store = database.open().await;
+    let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+    let prefetch = Click {
+        prefetch: true,
+        ..click(link(1), 7, firefox)
+    };
+    let first = batch(
+        1,
+        3,
+        0,
+        vec![
+            click(link(1), 5, firefox),
+            click(link(1), 3 * HOUR_MS, firefox),
+            click(link(1), 6, "curl/8.5.0"),
+            click(link(2), 9, firefox),
+            prefetch,
+        ],
+    );
+    let applied = store
+        .apply(&portion(Some(span(3, None, 1)), &[first]))
+        .await
+        .unwrap();
+    let expected = Applied {
+        clicks: 5,
+        newest_ms: Some(3 * HOUR_MS),
+        ..Applied::default()
+    };
+    assert_eq!(applied, expected);
+    assert_eq!(counts(&store, link(1)).await, (4, 2));
+    assert_eq!(counts(&store, link(2)).await, (1, 0));
+    assert_eq!(counts(&store, link(3)).await, (0, 0));
+    let late = batch(1, 3, 1, vec![click(link(1), 1, firefox)]);
+    let late = portion(Some(span(3, Some(1), 2)), &[late]);
+    store.apply(&late).await.unwrap();
+    let stats = store.link_stats(link(1)).await.unwrap();
+    assert_eq!(
+        (stats.clicks, stats.counted_up_to_ms),
+        (5, Some(3 * HOUR_MS))
+    );
+    assert_eq!(store.next_offset("clicks", 3).await.unwrap(), Some(2));
+    assert_eq!(store.next_offset("clicks", 4).await.unwrap(), None);
+}
+
+async fn a_batch_that_comes_again_is_not_counted_again(database: &impl Database) {
+    let store = database.open().await;
+    let one = |sequence| batch(1, 0, sequence, vec![click(link(1), 1, "x")]);
+    // Within a portion, in a later one, after a gap, and after a restart.
+    store
+        .apply(&portion(None, &[one(0), one(0), one(3)]))
+        .await
+        .unwrap();
+    let again = store
+        .apply(&portion(None, &[one(3), one(0)]))
+        .await
+        .unwrap();
+    assert_eq!((again.clicks, again.duplicates), (0, 2));
+    let store = database.open().await;
+    let gap = store
+        .apply(&portion(None, &[one(2), one(1), one(2)]))
+        .await
+        .unwrap();
+    assert_eq!((gap.clicks, gap.duplicates), (2, 1));
+    // Another boot and another partition count from zero again.
+    let others = [batch(2, 0, 0, vec![click(link(1), 1, "x")]), {
+        batch(1, 1, 0, vec![click(link(1), 1, "x")])
+    }];
+    store.apply(&portion(None, &others)).await.unwrap();
+    assert_eq!(counts(&store, link(1)).await.0, 6);
+}
+
+async fn of_two_consumers_of_a_stretch_one_counts_it(database: &impl Database) {
+    let stores = [database.open().await, database.open().await];
+    for round in 0..10_i64 {
+        let expected = (round > 0).then_some(round);
+        // Even if the identities differ: the offset alone keeps the second out.
+        let stretch = |boot| {
+            let batches = [batch(
+                boot,
+                0,
+                round.cast_unsigned(),
+                vec![click(link(1), 1, "x")],
+            )];
+            portion(Some(span(0, expected, round + 1)), &batches)
+        };
+        let mut racers = tokio::task::JoinSet::new();
+        for (boot, store) in (1..).zip(stores.clone()) {
+            let stretch = stretch(boot);
+            racers.spawn(async move { store.apply(&stretch).await });
+        }
+        let outcomes = racers.join_all().await;
+        assert_eq!(outcomes.iter().filter(|o| o.is_ok()).count(), 1);
+        assert!(
+            outcomes
+                .iter()
+                .all(|o| matches!(o, Ok(_) | Err(Error::Fenced)))
+        );
+    }
+    assert_eq!(counts(&stores[0], link(1)).await.0, 10);
+}
+
+async fn a_stretch_that_does_not_go_on_from_the_stored_offset_changes_nothing(
+    database: &impl Database,
+) {
+    let store = database.open().await;
+    let one = |sequence| [batch(1, 0, sequence, vec![click(link(1), 1, "x")])];
+    store
+        .apply(&portion(Some(span(0, None, 10)), &one(0)))
+        .await
+        .unwrap();
+    for expected in [None, Some(9), Some(11)] {
+        let stale = portion(Some(span(0, expected, 12)), &one(1));
+        assert!(matches!(store.apply(&stale).await, Err(Error::Fenced)));
+    }
+    assert_eq!(counts(&store, link(1)).await.0, 1);
+    assert_eq!(store.next_offset("clicks", 0).await.unwrap(), Some(10));
+    // The log may begin anew: the offset goes back, the counts do not.
+    let anew = portion(Some(span(0, Some(10), 2)), &[one(0), one(1)].concat());
+    assert_eq!(store.apply(&anew).await.unwrap().clicks, 1);
+    assert_eq!(store.next_offset("clicks", 0).await.unwrap(), Some(2));
+}
+
+async fn dead_letters_are_kept_and_the_offset_moves_on(database: &impl Database) {
+    let store = database.open().await;
+    let dead = Portion {
+        span: Some(span(0, None, 1)),
+        dead: vec![DeadLetter {
+            offset: 0,
+            reason: "the message is no batch of clicks".to_owned(),
+            payload: vec![0, 255, 0],
+        }],
+        ..Portion::default()
+    };
+    assert_eq!(store.apply(&dead).await.unwrap().dead_letters, 1);
+    assert_eq!(store.next_offset("clicks", 0).await.unwrap(), Some(1));
+}
+
+/// What a consumer may see of a topic: a log that holds batches twice and out of
+/// order, read in stretches, some of them by a consumer that died before it knew
+/// that they were counted, and from the beginning again now and then.
+async fn histories_with_replays_and_reordering_count_each_batch_once(database: &impl Database) {
+    const CASES: u32 = 8;
+    let mut runner = TestRunner::deterministic();
+    let history = (
+        // (boot, sequence) of each message in the log, as it came to lie there.
+        proptest::collection::vec((0..3_u64, 0..12_u64), 1..60),
+        // How far each stretch goes, and whether the log begins anew after it.
+        proptest::collection::vec((1..9_usize, prop::bool::weighted(0.15)), 1..40),
+    );
+    let store = database.open().await;
+    for case in 0..CASES {
+        let (log, stretches) = history.new_tree(&mut runner).unwrap().current();
+        let link = Uuid::from_u128(u128::from(case) + 100);
+        // Each batch has clicks of its own number.
+        let message = |(boot, sequence): (u64, u64)| {
+            let clicks = vec![click(link, 1, "x"); (sequence % 3 + 1) as usize];
+            batch(u64::from(case) * 10 + boot, 0, sequence, clicks)
+        };
+        let topic = format!("history-{case}");
+        let (mut at, mut stored, mut read) = (0, None, std::collections::BTreeSet::new());
+        for (length, anew) in stretches {
+            let end = (at + length).min(log.len());
+            let batches: Vec<Batch> = log[at..end].iter().map(|m| message(*m)).collect();
+            let span = Span {
+                topic: topic.clone(),
+                partition: 0,
+                expected: stored,
+                next: end as i64,
+            };
+            let portion = portion(Some(span), &batches);
+            store.apply(&portion).await.unwrap();
+            let again = store.apply(&portion).await;
+            // The same stretch once more, as a zombie would: no effect, unless it
+            // ends where it began.
+            assert!(matches!(again, Err(Error::Fenced)) || stored == Some(end as i64));
+            read.extend(log[at..end].iter().copied());
+            stored = Some(end as i64);
+            at = if anew || end == log.len() { 0 } else { end };
+        }
+        let expected: u64 = read.iter().map(|(_, sequence)| sequence % 3 + 1).sum();
+        assert_eq!(counts(&store, link).await.0, expected, "case {case}");
+    }
+}
+
+#[cfg(feature = "postgres")]
+pub(crate) mod on_postgres {
+    use sqlx::PgPool;
+    use waypost_analytics_consumer::store::PostgresRollups;
+    use waypost_testbed::Postgres;
+
+    pub(crate) struct Database {
+        pub(crate) url: String,
+    }
+
+    impl super::Database for Database {
+        type Store = PostgresRollups;
+
+        async fn create() -> Self {
+            let url = tokio::task::spawn_blocking(|| {
+                let server = Postgres::shared().unwrap();
+                server.fresh_database().unwrap()
+            });
+            Self {
+                url: url.await.unwrap(),
+            }
+        }
+
+        async fn open(&self) -> PostgresRollups {
+            let store = PostgresRollups::new(PgPool::connect(&self.url).await.unwrap());
+            store.migrate().await.unwrap();
+            store
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod on_sqlite {
+    use waypost_analytics_consumer::store::SqliteRollups;
+
+    pub(super) struct Database {
+        folder: tempfile::TempDir,
+    }
+
+    impl super::Database for Database {
+        type Store = SqliteRollups;
+
+        async fn create() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            Self { folder }
+        }
+
+        async fn open(&self) -> SqliteRollups {
+            let file = self.folder.path().join("analytics.db");
+            SqliteRollups::open(&file).await.unwrap()
+        }
+    }
+}
