@@ -25,6 +25,7 @@ pub mod server;
 pub mod shards;
 mod shared_cache;
 pub mod target;
+mod trace;
 mod watch;
 
 use std::sync::Arc;
@@ -140,15 +141,7 @@ pub async fn run(
 
     let serving = process.readiness.condition("serving");
     serving.set(true);
-    server::serve(
-        listener,
-        redirects,
-        router,
-        limits,
-        metrics,
-        &process.shutdown,
-    )
-    .await;
+    server::serve(listener, redirects, router, limits, metrics, process).await;
     if let Flushed::Remainder { bytes } = parts.clicks.flush(process.shutdown.deadline()).await {
         tracing::warn!(
             bytes,

@@ -24,10 +24,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
-use waypost_runtime::Shutdown;
+use tracing::Instrument as _;
+use waypost_runtime::Process;
+use waypost_runtime::traces::Sampler;
 
 use crate::metrics::Metrics;
 use crate::redirect::{Redirects, slug_of};
+use crate::trace;
 
 /// Connections that wait to be accepted; what comes in a burst must not be lost.
 const BACKLOG: i32 = 4_096;
@@ -80,12 +83,22 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 struct Public {
     redirects: Redirects,
     router: Router,
+    sampler: Sampler,
     draining: Arc<AtomicBool>,
 }
 
 type Body = Either<Full<Bytes>, axum::body::Body>;
 
 impl Public {
+    async fn answer_traced(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        let Some(span) = trace::span(self.sampler, request.method(), request.headers()) else {
+            return self.answer(request, peer).await;
+        };
+        let response = self.answer(request, peer).instrument(span.clone()).await;
+        span.record("http.response.status_code", response.status().as_u16());
+        response
+    }
+
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let slug = slug_of(request.uri().path()).filter(|_| is_read);
@@ -116,11 +129,13 @@ pub async fn serve(
     router: Router,
     limits: Limits,
     metrics: Metrics,
-    shutdown: &Shutdown,
+    process: &Process,
 ) {
+    let shutdown = &process.shutdown;
     let public = Public {
         redirects,
         router,
+        sampler: process.sampler,
         draining: Arc::default(),
     };
     let connections = Connections {
@@ -218,10 +233,9 @@ async fn serve_connection(
     public: &Public,
     close: CancellationToken,
 ) {
-    let service =
-        service_fn(
-            |request| async move { Ok::<_, Infallible>(public.answer(request, peer).await) },
-        );
+    let service = service_fn(|request| async move {
+        Ok::<_, Infallible>(public.answer_traced(request, peer).await)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

@@ -1,1 +1,12 @@
-fn main() {}
+//! All of Waypost in one process: the gateway, one shard, keygen and analytics of
+//! the cluster, on SQLite and without Redis and Kafka.
+
+mod config;
+mod secrets;
+mod serve;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    waypost_runtime::main("waypost", serve::serve)
+}

@@ -1,0 +1,97 @@
+//! The options of the all-in-one binary.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use waypost_gateway::config::PublicOptions;
+use waypost_runtime::Error;
+use waypost_runtime::config::{Invalid, Options, ProcessOptions};
+
+use crate::secrets::Secrets;
+
+/// A URL shortener in one process. Without a command it serves.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "waypost", version)]
+pub(crate) struct Config {
+    /// Where the public port listens
+    #[arg(
+        long,
+        env = "WAYPOST_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// Where /live, /ready and /metrics are; never to be reachable from outside
+    #[arg(
+        long,
+        env = "WAYPOST_ADMIN_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_name = "HOST:PORT"
+    )]
+    pub(crate) admin_listen: SocketAddr,
+
+    /// Folder for the links, the counts and the secrets; made if it is missing
+    #[arg(
+        long,
+        env = "WAYPOST_DATA_DIR",
+        default_value = "./data",
+        value_name = "FOLDER",
+        global = true
+    )]
+    pub(crate) data_dir: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) public: PublicOptions,
+
+    /// Whether links may be created and statistics read without a token
+    #[arg(long, env = "WAYPOST_ANONYMOUS", default_value = "true",
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub(crate) anonymous: bool,
+
+    #[command(flatten)]
+    pub(crate) process: ProcessOptions,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What else the binary can do.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Print a token for the API: Authorization: Bearer <token>
+    Token {
+        /// What it allows, separated by spaces
+        #[arg(
+            long,
+            default_value = "links:write links:read stats:read links:takedown"
+        )]
+        scope: String,
+
+        /// Days until it expires
+        #[arg(long, default_value = "365", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
+}
+
+impl Options for Config {
+    fn process(&self) -> &ProcessOptions {
+        &self.process
+    }
+
+    fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+
+    fn run_instead(&self) -> Option<Result<(), Error>> {
+        let Command::Token { scope, days } = self.command.as_ref()?;
+        let printed = Secrets::open(&self.data_dir)
+            .and_then(|secrets| secrets.token(scope, *days))
+            .map(|token| println!("{token}"));
+        Some(printed)
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        self.public.base_url(self.listen).map(drop)
+    }
+}

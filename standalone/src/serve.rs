@@ -1,0 +1,151 @@
+//! Putting the services together, each behind its generated server, without a
+//! socket between them.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use waypost_analytics_consumer::InProcess;
+use waypost_domain::ShardId;
+use waypost_domain::mint::Mint;
+use waypost_domain::shard_map::{Shard, ShardMap};
+use waypost_domain::signature::{KeyRing, parse_hex};
+use waypost_gateway::api::Auth;
+use waypost_gateway::clicks::{self, ClickLog, Clicks, Payload, PublishError};
+use waypost_gateway::server::{self, Limits};
+use waypost_gateway::{Parts, SharedCache};
+use waypost_proto::analytics::analytics_service_server::AnalyticsServiceServer;
+use waypost_proto::keygen::keygen_service_server::KeygenServiceServer;
+use waypost_proto::link::link_service_server::LinkServiceServer;
+use waypost_proto::transport::in_process;
+use waypost_runtime::config::Invalid;
+use waypost_runtime::{Error, Process, secrets};
+
+use crate::config::Config;
+use crate::secrets::{Secrets, TENANT};
+
+/// There is one region and one shard.
+const REGION: &str = "local";
+const SHARD: &str = "s0";
+
+/// Nobody balances load over a single process, so that it can end at once.
+const LAME_DUCK: Duration = Duration::ZERO;
+const IDLE_CLOSE: Duration = Duration::from_millis(500);
+
+/// Runs everything until it is told to end and has drained.
+pub(crate) async fn serve(config: Config, process: Process) -> Result<(), Error> {
+    let listener = server::bind(config.listen).map_err(|error| Invalid {
+        option: "--listen",
+        problem: format!("cannot bind {}: {error}", config.listen),
+    })?;
+    let secrets = Secrets::open(&config.data_dir)?;
+    let _only_one = lock(&config.data_dir)?;
+    let parts = parts(&config, &secrets, &process).await?;
+    announce(&config, &parts.base_url);
+    let limits = Limits {
+        connections: config.public.connections(),
+        lame_duck: LAME_DUCK,
+        idle_close: IDLE_CLOSE,
+    };
+    waypost_gateway::run(listener, parts, limits, &process).await
+}
+
+/// Two processes on one folder would both believe that they alone issue slugs.
+fn lock(data: &Path) -> Result<File, Invalid> {
+    let invalid = |problem: String| Invalid {
+        option: "--data-dir",
+        problem,
+    };
+    let path = data.join("lock");
+    let file = File::create(&path)
+        .map_err(|error| invalid(format!("cannot write {}: {error}", path.display())))?;
+    file.try_lock()
+        .map_err(|_| invalid(format!("another process uses {}", data.display())))?;
+    Ok(file)
+}
+
+async fn parts(config: &Config, secrets: &Secrets, process: &Process) -> Result<Parts, Error> {
+    let link_keys = KeyRing::parse(&secrets.read("link-mac")?)
+        .map_err(|problem| secrets::malformed("link-mac", &problem))?;
+    let shard = ShardId::parse(SHARD).expect("the name is one of a shard");
+    let map = ShardMap::seed(vec![Shard {
+        id: shard.clone(),
+        region: REGION.to_owned(),
+        nodes: Vec::new(),
+    }])
+    .map_err(|error| Error::failed("place the prefixes", error))?;
+    let data = &config.data_dir;
+    let links = waypost_shard_node::open_sqlite(
+        &data.join("links.db"),
+        shard,
+        &map,
+        link_keys.clone(),
+        &process.shutdown.token(),
+        &process.registry,
+    )
+    .await
+    .map_err(|error| Error::failed("open the links", error))?;
+    let mint = Mint::new(&key(secrets, "slug-key")?);
+    let keygen =
+        waypost_keygen::open_sqlite(&data.join("keys.db"), mint, &process.registry).await?;
+    let analytics =
+        waypost_analytics_consumer::open_sqlite(&data.join("clicks.db"), &process.registry).await?;
+    let anonymous = config.anonymous.then(|| TENANT.to_owned());
+    let auth = Auth::hs256(&secrets.read("jwt-hs256")?, anonymous)
+        .map_err(|problem| secrets::malformed("jwt-hs256", problem))?;
+    let settings = clicks::Settings {
+        gateway: "waypost".to_owned(),
+        folder: data.join("spool"),
+        max_bytes: config.public.spool_max_mib << 20,
+        visitor_key: key(secrets, "visitor-key")?,
+        country_header: config.public.country_header.clone(),
+    };
+    let log = CountedHere(analytics.clone());
+    let clicks = Clicks::start(&settings, log, &process.registry)
+        .map_err(|error| Error::failed("open the spool of clicks", error))?;
+    Ok(Parts {
+        map,
+        region: REGION.to_owned(),
+        shard_nodes: vec![vec![in_process(LinkServiceServer::new(links))]],
+        keygens: vec![in_process(KeygenServiceServer::new(keygen))],
+        analytics: vec![in_process(AnalyticsServiceServer::new(analytics.service()))],
+        link_keys: Arc::new(link_keys),
+        auth,
+        clicks,
+        base_url: config.public.base_url(config.listen)?,
+        l1_bytes: config.public.l1_mib << 20,
+        shared_cache: SharedCache::None,
+    })
+}
+
+fn key(secrets: &Secrets, name: &str) -> Result<[u8; 32], Invalid> {
+    parse_hex(&secrets.read(name)?)
+        .ok_or_else(|| secrets::malformed(name, "expected 64 hex digits"))
+}
+
+/// The click log of one process: a batch is in the log when it is counted.
+struct CountedHere(InProcess);
+
+impl ClickLog for CountedHere {
+    async fn publish(&self, payload: Payload) -> Result<(), PublishError> {
+        let batch = waypost_analytics_consumer::decode(&payload.batch)
+            .map_err(|error| PublishError(error.into()))?;
+        let applied = self.0.apply(batch).await;
+        applied.map_err(|error| PublishError(error.into()))
+    }
+}
+
+/// Tells the person who started this where to go.
+fn announce(config: &Config, base_url: &str) {
+    println!(
+        "Waypost serves.\n\
+         \n\
+         Shorten a URL   {base_url}/\n\
+         API             {base_url}/api/v1/links  (a token: waypost token)\n\
+         Metrics         http://{admin}/metrics\n\
+         Data            {data}\n",
+        admin = config.admin_listen,
+        data = config.data_dir.display(),
+    );
+}
