@@ -5,6 +5,7 @@
 //! leave together with the next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -17,6 +18,8 @@ pub struct Limits {
     pub calls: usize,
     /// Items that wait for a call. What comes beyond is refused.
     pub queue: usize,
+    /// How long an item waits, for a call and for its answer.
+    pub patience: Duration,
 }
 
 /// Why an item got no answer of its own.
@@ -26,6 +29,9 @@ pub enum Error<E> {
     QueueFull,
     #[error("the process is ending")]
     Ending,
+    /// The item may have been part of a call or not.
+    #[error("the answer did not come in time")]
+    Late,
     /// The call failed as a whole; every item of it hears the same.
     #[error("the call failed")]
     Call(E),
@@ -37,12 +43,14 @@ type Waiting<I, O, E> = (I, oneshot::Sender<Result<O, E>>);
 #[derive(Debug)]
 pub struct Batcher<I, O, E> {
     queue: mpsc::Sender<Waiting<I, O, E>>,
+    patience: Duration,
 }
 
 impl<I, O, E> Clone for Batcher<I, O, E> {
     fn clone(&self) -> Self {
         Self {
             queue: self.queue.clone(),
+            patience: self.patience,
         }
     }
 }
@@ -61,7 +69,10 @@ where
     {
         let (queue, waiting) = mpsc::channel(limits.queue);
         tokio::spawn(gather(limits, waiting, Arc::new(call)));
-        Self { queue }
+        Self {
+            queue,
+            patience: limits.patience,
+        }
     }
 
     /// Waits for the answer to one item.
@@ -76,8 +87,9 @@ where
                 mpsc::error::TrySendError::Full(_) => Error::QueueFull,
                 mpsc::error::TrySendError::Closed(_) => Error::Ending,
             })?;
-        answered
+        tokio::time::timeout(self.patience, answered)
             .await
+            .map_err(|_| Error::Late)?
             .map_err(|_| Error::Ending)?
             .map_err(Error::Call)
     }
@@ -145,6 +157,7 @@ mod tests {
             items: 8,
             calls: 1,
             queue: 16,
+            patience: Duration::from_secs(60),
         };
         let batcher: Batcher<u32, u32, ()> = Batcher::start(limits, move |items: Vec<u32>| {
             seen.lock().unwrap().push(items.len());
@@ -178,11 +191,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_too_long_is_told_so() {
+        let limits = Limits {
+            items: 1,
+            calls: 1,
+            queue: 4,
+            patience: Duration::from_millis(10),
+        };
+        let batcher: Batcher<u32, u32, ()> =
+            Batcher::start(limits, |_| std::future::pending::<Result<Vec<u32>, ()>>());
+        let (called, queued) = tokio::join!(batcher.ask(1), batcher.ask(2));
+        assert!(matches!(called, Err(Error::Late)));
+        assert!(matches!(queued, Err(Error::Late)));
+    }
+
+    #[tokio::test]
     async fn a_full_queue_refuses_instead_of_growing() {
         let limits = Limits {
             items: 1,
             calls: 1,
             queue: 1,
+            patience: Duration::from_secs(60),
         };
         let batcher: Batcher<u32, u32, ()> =
             Batcher::start(limits, |_| std::future::pending::<Result<Vec<u32>, ()>>());

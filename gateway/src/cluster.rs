@@ -33,7 +33,7 @@ pub async fn serve(config: Config, process: Process) -> Result<(), Error> {
         option: "--listen",
         problem: format!("cannot bind {}: {error}", config.listen),
     })?;
-    tracing::info!(listen = %config.listen, admin = %config.admin_listen, "gateway started");
+    tracing::info!(listen = %config.listen, admin = %config.admin_listen, "listening");
     let limits = Limits {
         connections: config.public.connections(),
         lame_duck: config.lame_duck,

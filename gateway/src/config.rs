@@ -147,7 +147,7 @@ pub struct PublicOptions {
     )]
     pub max_connections: u32,
 
-    /// Whether limits on connections and rates hold; false only to measure the system
+    /// Whether the limit on connections holds; false only to measure the system
     #[arg(
         long,
         env = "WAYPOST_LIMITS",

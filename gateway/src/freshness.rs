@@ -3,15 +3,20 @@
 //! Each shard streams its changes with a heartbeat every 250 ms. While it is
 //! heard and its changes reach Redis in time, caches are right by construction.
 //! Otherwise what they hold must be asked again at the shard.
+//!
+//! A *stretch* is the time of one subscription. What was read before a stretch
+//! began may have changed unseen, so that only what was read within it is believed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use waypost_domain::Timestamp;
 
+use crate::routing::ShardIndex;
+
 /// Silence after which a shard's changes may have been missed.
-const SILENCE: Duration = Duration::from_millis(1_500);
+pub(crate) const SILENCE: Duration = Duration::from_millis(1_500);
 
 /// Age of a change not yet in Redis above which Redis is behind.
 const UNAPPLIED: Duration = Duration::from_secs(1);
@@ -20,9 +25,11 @@ const UNAPPLIED: Duration = Duration::from_secs(1);
 /// an edit may stay unseen across a partition.
 const HARD_TTL: Duration = Duration::from_secs(120);
 
-/// When and under which stretch of the change stream an entry was believed.
+/// Of which shard an entry was read, in which stretch, and when. Taken *before* the
+/// shard or Redis is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp {
+    shard: ShardIndex,
     stretch: u64,
     at_ms: u64,
 }
@@ -44,79 +51,137 @@ pub struct Freshness(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    shard: ShardIndex,
     started: Instant,
-    /// Counts the stretches without a gap; entries of earlier ones are not
-    /// believed. Starts at 1; 0 belongs to entries that never were fresh.
     stretch: AtomicU64,
-    /// Milliseconds since `started`; 0: no heartbeat in this stretch yet.
+    /// When the stretch began, in milliseconds since `started`.
+    begun_ms: AtomicU64,
+    /// The last heartbeat of this stretch; 0: none yet, or the stream has ended.
     heard_ms: AtomicU64,
+    /// The age of the oldest change that was not in Redis then.
     unapplied_ms: AtomicU64,
     /// The shard's clock minus ours.
     clock_offset_ms: AtomicI64,
-}
-
-impl Default for Freshness {
-    fn default() -> Self {
-        Self(Arc::new(Inner {
-            started: Instant::now(),
-            stretch: AtomicU64::new(1),
-            heard_ms: AtomicU64::new(0),
-            unapplied_ms: AtomicU64::new(0),
-            clock_offset_ms: AtomicI64::new(0),
-        }))
-    }
+    /// The last two stretches that were heard, and when last: so long their entries
+    /// were right. Read only when an entry is not fresh.
+    confirmed: Mutex<[(u64, u64); 2]>,
 }
 
 impl Freshness {
+    #[must_use]
+    pub fn of(shard: ShardIndex) -> Self {
+        Self(Arc::new(Inner {
+            shard,
+            started: Instant::now(),
+            stretch: AtomicU64::new(1),
+            begun_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            unapplied_ms: AtomicU64::new(0),
+            clock_offset_ms: AtomicI64::new(0),
+            confirmed: Mutex::new([(0, 0); 2]),
+        }))
+    }
+
+    /// The shard has accepted a subscription: changes from now on are told.
+    pub fn begin(&self) {
+        self.begin_at(self.now_ms());
+    }
+
+    fn begin_at(&self, now: u64) {
+        self.0.heard_ms.store(0, Ordering::Release);
+        self.0.begun_ms.store(now, Ordering::Release);
+        self.0.stretch.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// A heartbeat has arrived.
     pub fn heard(&self, clock_ms: i64, oldest_unapplied: Duration) {
         let ours = Timestamp::from(SystemTime::now()).millis();
-        let inner = &self.0;
-        inner
-            .clock_offset_ms
-            .store(clock_ms.saturating_sub(ours), Ordering::Relaxed);
-        let unapplied = u64::try_from(oldest_unapplied.as_millis()).unwrap_or(u64::MAX);
-        inner.unapplied_ms.store(unapplied, Ordering::Relaxed);
-        inner.heard_ms.store(self.now_ms(), Ordering::Release);
+        let offset = clock_ms.saturating_sub(ours);
+        self.0.clock_offset_ms.store(offset, Ordering::Relaxed);
+        self.heard_at(self.now_ms(), oldest_unapplied);
     }
 
-    /// The stream has ended: changes may be missed from here on, so that nothing
-    /// that was cached before is believed without being asked again.
-    pub fn gap(&self) {
+    fn heard_at(&self, now: u64, oldest_unapplied: Duration) {
+        let stretch = self.0.stretch.load(Ordering::Acquire);
+        {
+            let mut confirmed = self.confirmed();
+            if confirmed[0].0 != stretch {
+                confirmed[1] = confirmed[0];
+            }
+            confirmed[0] = (stretch, now);
+        }
+        self.0
+            .unapplied_ms
+            .store(millis(oldest_unapplied), Ordering::Relaxed);
+        self.0.heard_ms.store(now, Ordering::Release);
+    }
+
+    /// The stream has ended.
+    pub fn end(&self) {
         self.0.heard_ms.store(0, Ordering::Release);
-        self.0.stretch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether the stream is heard.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        let heard = self.0.heard_ms.load(Ordering::Acquire);
-        heard > 0 && self.now_ms().saturating_sub(heard) <= SILENCE.as_millis() as u64
+        self.is_live_at(self.now_ms())
     }
 
-    /// Whether Redis has what the shard has, within the second.
+    fn is_live_at(&self, now: u64) -> bool {
+        let heard = self.0.heard_ms.load(Ordering::Acquire);
+        heard > 0 && now.saturating_sub(heard) <= millis(SILENCE)
+    }
+
+    /// Whether Redis has what the shard has, within the second. A change that is
+    /// older than the stretch and not in Redis was perhaps never told to us.
     #[must_use]
     pub fn redis_is_current(&self) -> bool {
-        self.is_live()
-            && self.0.unapplied_ms.load(Ordering::Relaxed) <= UNAPPLIED.as_millis() as u64
+        self.redis_is_current_at(self.now_ms())
     }
 
-    /// The stamp for an answer that is asked for now. Taken *before* asking: what
-    /// changes meanwhile comes over the stream of this very stretch, or ends it.
+    fn redis_is_current_at(&self, now: u64) -> bool {
+        let unapplied = self.0.unapplied_ms.load(Ordering::Relaxed);
+        let heard = self.0.heard_ms.load(Ordering::Acquire);
+        let listened = heard.saturating_sub(self.0.begun_ms.load(Ordering::Acquire));
+        let is_told = unapplied == 0 || unapplied < listened;
+        self.is_live_at(now) && is_told && unapplied <= millis(UNAPPLIED)
+    }
+
+    /// The stamp for what is asked for now. What changes meanwhile is told in this
+    /// very stretch, or the stretch ends.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
+        self.stamp_at(self.now_ms())
+    }
+
+    fn stamp_at(&self, now: u64) -> Stamp {
         Stamp {
+            shard: self.0.shard,
             stretch: self.0.stretch.load(Ordering::Acquire),
-            at_ms: self.now_ms(),
+            at_ms: now,
         }
     }
 
     /// What may be done with an entry of that stamp.
     #[must_use]
     pub fn trust(&self, stamp: Stamp) -> Trust {
-        if stamp.stretch == self.0.stretch.load(Ordering::Acquire) && self.is_live() {
-            Trust::Fresh
-        } else if self.now_ms().saturating_sub(stamp.at_ms) <= HARD_TTL.as_millis() as u64 {
+        self.trust_at(stamp, self.now_ms())
+    }
+
+    fn trust_at(&self, stamp: Stamp, now: u64) -> Trust {
+        let is_ours = stamp.shard == self.0.shard;
+        let stretch = self.0.stretch.load(Ordering::Acquire);
+        if is_ours && stamp.stretch == stretch && self.is_live_at(now) {
+            return Trust::Fresh;
+        }
+        // An entry was right as long as its stretch was heard, however old it is.
+        let heard = self
+            .confirmed()
+            .iter()
+            .find(|(stretch, _)| is_ours && *stretch == stamp.stretch)
+            .map_or(0, |(_, heard)| *heard);
+        let right_until = stamp.at_ms.max(heard);
+        if now.saturating_sub(right_until) <= millis(HARD_TTL) {
             Trust::Stale
         } else {
             Trust::Expired
@@ -131,36 +196,94 @@ impl Freshness {
         Timestamp::from_millis(ours.saturating_add(offset)).unwrap_or(Timestamp::MAX)
     }
 
+    fn confirmed(&self) -> std::sync::MutexGuard<'_, [(u64, u64); 2]> {
+        self.0
+            .confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// At least 1, so that 0 can stand for "never".
     fn now_ms(&self) -> u64 {
         self.0.started.elapsed().as_millis() as u64 + 1
     }
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn freshness() -> Freshness {
+        Freshness::of(ShardIndex(0))
+    }
+
     #[test]
-    fn entries_are_believed_only_within_one_live_stretch() {
-        let freshness = Freshness::default();
-        let before = freshness.stamp();
-        assert_eq!(freshness.trust(before), Trust::Stale);
-        freshness.heard(0, Duration::ZERO);
-        assert_eq!(freshness.trust(before), Trust::Fresh);
-        assert!(freshness.redis_is_current());
-        freshness.heard(0, Duration::from_millis(1_001));
-        assert_eq!(freshness.trust(before), Trust::Fresh);
-        assert!(!freshness.redis_is_current());
-        freshness.gap();
-        freshness.heard(0, Duration::ZERO);
-        assert_eq!(freshness.trust(before), Trust::Stale);
-        assert_eq!(freshness.trust(freshness.stamp()), Trust::Fresh);
+    fn only_what_was_read_within_the_live_stretch_is_believed() {
+        let freshness = freshness();
+        freshness.begin_at(10);
+        freshness.heard_at(20, Duration::ZERO);
+        let read = freshness.stamp_at(21);
+        assert_eq!(freshness.trust_at(read, 1_520), Trust::Fresh);
+        assert_eq!(freshness.trust_at(read, 1_521), Trust::Stale, "silence");
+        freshness.end();
+        // Read at the shard between two streams: a change may go by unseen.
+        let between = freshness.stamp_at(30);
+        freshness.begin_at(40);
+        freshness.heard_at(50, Duration::ZERO);
+        assert_eq!(freshness.trust_at(between, 51), Trust::Stale);
+        assert_eq!(freshness.trust_at(read, 51), Trust::Stale);
+        assert_eq!(freshness.trust_at(freshness.stamp_at(51), 52), Trust::Fresh);
+    }
+
+    #[test]
+    fn an_old_entry_that_was_confirmed_until_now_outlives_its_shard_by_the_hard_ttl() {
+        let freshness = freshness();
+        freshness.begin_at(10);
+        freshness.heard_at(11, Duration::ZERO);
+        let read = freshness.stamp_at(12);
+        freshness.heard_at(900_000, Duration::ZERO);
+        freshness.end();
+        assert_eq!(freshness.trust_at(read, 1_020_000), Trust::Stale);
+        assert_eq!(freshness.trust_at(read, 1_020_001), Trust::Expired);
+        // Tries to subscribe that fail do not make it older.
+        freshness.begin_at(900_100);
+        freshness.end();
+        assert_eq!(freshness.trust_at(read, 1_020_000), Trust::Stale);
+    }
+
+    #[test]
+    fn redis_is_believed_only_if_we_were_told_of_all_that_it_lacks() {
+        let freshness = freshness();
+        freshness.begin_at(10_000);
+        freshness.heard_at(10_100, Duration::from_millis(50));
+        assert!(freshness.redis_is_current_at(10_101));
+        // Older than our subscription: told to somebody else, or to nobody.
+        freshness.heard_at(10_200, Duration::from_millis(300));
+        assert!(!freshness.redis_is_current_at(10_201));
+        freshness.heard_at(20_000, Duration::from_millis(1_001));
+        assert!(!freshness.redis_is_current_at(20_001), "too far behind");
+        freshness.heard_at(20_100, Duration::ZERO);
+        assert!(freshness.redis_is_current_at(20_101));
+        assert!(!freshness.redis_is_current_at(30_000), "silence");
+    }
+
+    #[test]
+    fn another_shards_stamp_is_not_believed() {
+        let (here, there) = (freshness(), Freshness::of(ShardIndex(1)));
+        for each in [&here, &there] {
+            each.begin_at(10);
+            each.heard_at(11, Duration::ZERO);
+        }
+        assert_eq!(here.trust_at(there.stamp_at(12), 13), Trust::Stale);
     }
 
     #[test]
     fn the_shards_clock_is_followed() {
-        let freshness = Freshness::default();
+        let freshness = freshness();
         let ours = Timestamp::from(SystemTime::now()).millis();
         freshness.heard(ours + 60_000, Duration::ZERO);
         let ahead = freshness.shard_now().millis() - ours;

@@ -31,6 +31,7 @@ mod watch;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_proto::transport::Transport;
@@ -44,7 +45,7 @@ use crate::l1::L1;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::redirect::Redirects;
-use crate::routing::Routes;
+use crate::routing::{Routes, ShardIndex};
 use crate::shards::Shards;
 use crate::shared_cache::Tier;
 
@@ -98,27 +99,23 @@ pub async fn run(
         metrics.clone(),
     );
     let l1 = Arc::new(L1::new(parts.l1_bytes));
-    let freshness: Arc<[Freshness]> = shards
-        .peers()
-        .iter()
-        .map(|_| Freshness::default())
+    let freshness: Arc<[Freshness]> = (0..shards.peers().len())
+        .map(|index| Freshness::of(ShardIndex(index as u16)))
         .collect();
+    // Until the last request is answered, also while the process drains.
+    let serving = CancellationToken::new();
+    let _ended_with_this = serving.clone().drop_guard();
     for (peer, freshness) in shards.peers().iter().zip(freshness.iter()) {
         tokio::spawn(watch::follow(
             Arc::clone(peer),
             routes.clone(),
             freshness.clone(),
             Arc::clone(&l1),
-            process.shutdown.token(),
+            metrics.clone(),
+            serving.clone(),
         ));
     }
-    let keys = Keys::start(
-        parts.keygens,
-        routes,
-        homes,
-        metrics.clone(),
-        process.shutdown.token(),
-    );
+    let keys = Keys::start(parts.keygens, routes, homes, metrics.clone(), serving);
     let lookup =
         Lookup {
             l1,
@@ -139,8 +136,7 @@ pub async fn run(
     };
     let router = Api::new(lookup, keys, parts.auth, parts.analytics, &parts.base_url).router();
 
-    let serving = process.readiness.condition("serving");
-    serving.set(true);
+    process.readiness.condition("serving").set(true);
     server::serve(listener, redirects, router, limits, metrics, process).await;
     if let Flushed::Remainder { bytes } = parts.clicks.flush(process.shutdown.deadline()).await {
         tracing::warn!(

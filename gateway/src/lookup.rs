@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use waypost_domain::{Link, LinkKey, Timestamp};
 
-use crate::freshness::{Freshness, Trust};
+use crate::freshness::{Freshness, Stamp, Trust};
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::shards::{self, Resolved, Shards, Source};
@@ -65,16 +65,21 @@ impl Lookup {
         }
     }
 
+    /// To be taken before a write, for what [`Lookup::learn`] is then told.
+    #[must_use]
+    pub fn stamp(&self, key: &LinkKey) -> Stamp {
+        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
+        self.freshness[shard.get()].stamp()
+    }
+
     /// Keeps a link that a shard has just answered to a write, here and in Redis.
-    pub async fn learn(&self, link: &Link) {
-        self.keep(link);
+    pub async fn learn(&self, link: &Link, stamp: Stamp) {
+        self.keep(link, stamp);
         self.write_through(link).await;
     }
 
     /// Keeps a link in this process: who created it here finds it here.
-    pub fn keep(&self, link: &Link) {
-        let (shard, _) = self.shards.routes().owner(link.key.slug.prefix());
-        let stamp = self.freshness[shard.get()].stamp();
+    pub fn keep(&self, link: &Link, stamp: Stamp) {
         self.l1.put(Arc::new(Target::from(link)), stamp);
     }
 
@@ -93,8 +98,7 @@ impl Lookup {
     }
 
     async fn at_shard(&self, key: &LinkKey) -> Result<Option<Arc<Target>>, shards::Error> {
-        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
-        let (stamp, asked) = (self.freshness[shard.get()].stamp(), Instant::now());
+        let (stamp, asked) = (self.stamp(key), Instant::now());
         let Resolved::Found(link, source) = self.shards.resolve(key).await? else {
             return Ok(None);
         };
@@ -114,7 +118,8 @@ impl Lookup {
     }
 
     /// The shard cannot be asked: what L1 holds is better than an error, unless it
-    /// is too old. A link that was not active must not come back.
+    /// is too old. It holds the newest version that was ever seen here, so that a
+    /// link that is known to be disabled does not come back.
     fn last_resort(
         &self,
         held: Option<(Arc<Target>, Trust)>,

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+use waypost_domain::ShardId;
 
 /// Seconds. Holds each threshold of the SLOs: 10, 50 and 250 ms.
 const LATENCY_BUCKETS: [f64; 14] = [
@@ -19,6 +20,8 @@ pub struct Metrics {
     rpcs: HistogramVec,
     moved: IntCounter,
     bad_signatures: IntCounterVec,
+    stream_live: IntGaugeVec,
+    streams_lost: IntCounterVec,
     redis_errors: IntCounter,
     keys: IntGauge,
     lease_failures: IntCounter,
@@ -71,6 +74,19 @@ impl Metrics {
                 "Links whose signature was wrong, none of which was served",
                 &["from"],
             )?,
+            // shard: the ids of the map.
+            stream_live: IntGaugeVec::new(
+                Opts::new(
+                    "waypost_shard_stream_live",
+                    "Whether a shard's changes are heard, without which caches are not believed",
+                ),
+                &["shard"],
+            )?,
+            streams_lost: counters(
+                "waypost_shard_streams_lost_total",
+                "Change streams that ended after they were heard",
+                &["shard"],
+            )?,
             redis_errors: IntCounter::new(
                 "waypost_redis_errors_total",
                 "Commands that Redis did not answer or refused",
@@ -95,6 +111,8 @@ impl Metrics {
         registry.register(Box::new(metrics.rpcs.clone()))?;
         registry.register(Box::new(metrics.moved.clone()))?;
         registry.register(Box::new(metrics.bad_signatures.clone()))?;
+        registry.register(Box::new(metrics.stream_live.clone()))?;
+        registry.register(Box::new(metrics.streams_lost.clone()))?;
         registry.register(Box::new(metrics.redis_errors.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.lease_failures.clone()))?;
@@ -128,6 +146,17 @@ impl Metrics {
 
     pub(crate) fn bad_signature(&self, from: &str) {
         self.bad_signatures.with_label_values(&[from]).inc();
+    }
+
+    pub(crate) fn stream_is_live(&self, shard: &ShardId) {
+        self.stream_live.with_label_values(&[shard.as_str()]).set(1);
+    }
+
+    pub(crate) fn stream_ended(&self, shard: &ShardId, was_live: bool) {
+        self.stream_live.with_label_values(&[shard.as_str()]).set(0);
+        if was_live {
+            self.streams_lost.with_label_values(&[shard.as_str()]).inc();
+        }
     }
 
     #[cfg(feature = "cluster")]

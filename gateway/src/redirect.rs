@@ -1,5 +1,6 @@
 //! `GET` and `HEAD /{slug}`: what the product exists for.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -126,9 +127,9 @@ impl Redirects {
 /// the link's own value wins. `None` if the outcome is no URL that can be sent.
 fn with_query(location: &HeaderValue, query: &str) -> Option<HeaderValue> {
     let mut url = Url::parse(location.to_str().ok()?).ok()?;
-    let own: Vec<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
+    let own: HashSet<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
     let forwarded: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
-        .filter(|(key, _)| !own.iter().any(|held| held == key))
+        .filter(|(key, _)| !own.contains(key.as_ref()))
         .map(|(key, value)| (key.into_owned(), value.into_owned()))
         .collect();
     if !forwarded.is_empty() {

@@ -35,6 +35,8 @@ const READS: batch::Limits = batch::Limits {
     items: 256,
     calls: 4,
     queue: 8_192,
+    // Two tries: who waits longer is answered by what L1 has, or with 503.
+    patience: Duration::from_millis(1_500),
 };
 
 /// Creates of one shard. 64 links of 8 KiB and a little are below 1 MiB.
@@ -42,6 +44,7 @@ const CREATES: batch::Limits = batch::Limits {
     items: 64,
     calls: 4,
     queue: 4_096,
+    patience: Duration::from_millis(4_500),
 };
 
 /// Why a shard gave no answer.
@@ -306,7 +309,7 @@ impl From<batch::Error<Error>> for Error {
     fn from(error: batch::Error<Error>) -> Self {
         match error {
             batch::Error::QueueFull => Self::Overloaded,
-            batch::Error::Ending => Self::Unavailable,
+            batch::Error::Ending | batch::Error::Late => Self::Unavailable,
             batch::Error::Call(error) => error,
         }
     }

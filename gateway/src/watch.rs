@@ -9,8 +9,9 @@ use waypost_domain::{Epoch, Prefix, ShardId};
 use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{Ownership, WatchRequest, watch_event::Event};
 
-use crate::freshness::Freshness;
+use crate::freshness::{Freshness, SILENCE};
 use crate::l1::L1;
+use crate::metrics::Metrics;
 use crate::routing::Routes;
 use crate::shards::Peer;
 use crate::target::Target;
@@ -18,43 +19,39 @@ use crate::target::Target;
 /// Between two tries to find the node that streams.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// A stream without any message for this long is broken, whatever TCP says: the
-/// heartbeat comes every 250 ms.
-const SILENCE: Duration = Duration::from_millis(1_500);
-
 /// Follows one shard until the process ends.
 pub(crate) async fn follow(
     peer: Arc<Peer>,
     routes: Routes,
     freshness: Freshness,
     l1: Arc<L1>,
+    metrics: Metrics,
     end: CancellationToken,
 ) {
-    let mut warned = false;
     for turn in 0.. {
         let follower = Follower {
             peer: &peer,
             routes: &routes,
             freshness: &freshness,
             l1: &l1,
+            metrics: &metrics,
         };
         let result = tokio::select! {
             () = end.cancelled() => return,
             result = follower.stream(turn) => result,
         };
-        freshness.gap();
+        let was_live = freshness.is_live();
+        freshness.end();
+        metrics.stream_ended(peer.id(), was_live);
         match result {
             // Most nodes do not stream, which says nothing.
             Err(status) if status.code() == Code::FailedPrecondition => {}
-            Err(status) if !warned => {
-                warned = true;
-                tracing::info!(shard = %peer.id(), code = ?status.code(),
-                    message = status.message(), "change stream ended, looking for another");
+            Err(status) if was_live => {
+                tracing::warn!(shard = %peer.id(), code = ?status.code(),
+                    message = status.message(),
+                    "change stream lost, asking the shard until another is found");
             }
             _ => {}
-        }
-        if freshness.is_live() {
-            warned = false;
         }
         tokio::select! {
             () = end.cancelled() => return,
@@ -68,6 +65,7 @@ struct Follower<'a> {
     routes: &'a Routes,
     freshness: &'a Freshness,
     l1: &'a L1,
+    metrics: &'a Metrics,
 }
 
 impl Follower<'_> {
@@ -83,9 +81,9 @@ impl Follower<'_> {
             .await
             .map_err(silent)??
             .into_inner();
+        // The shard has subscribed us before it answered.
+        self.freshness.begin();
         loop {
-            // What changes from here on comes over this stream, so that entries
-            // that are stamped before its first heartbeat are covered as well.
             let message = tokio::time::timeout(SILENCE, stream.message())
                 .await
                 .map_err(silent)??;
@@ -95,14 +93,17 @@ impl Follower<'_> {
             match message.event {
                 Some(Event::Ownership(ownership)) => self.learn(&ownership),
                 Some(Event::Changed(link)) => {
-                    if let Ok(link) = self.peer.trusted(link) {
-                        let target = Arc::new(Target::from(&*link));
-                        self.l1.put(target, self.freshness.stamp());
-                    }
+                    // A change that cannot be read leaves the old entry: the
+                    // stretch must end, so that nothing of it is believed.
+                    let link = self.peer.trusted(link);
+                    let link = link.map_err(|error| Status::data_loss(error.to_string()))?;
+                    let target = Arc::new(Target::from(&*link));
+                    self.l1.put(target, self.freshness.stamp());
                 }
                 Some(Event::Heartbeat(heartbeat)) => {
                     let unapplied = Duration::from_millis(heartbeat.oldest_unapplied_ms);
                     self.freshness.heard(heartbeat.clock_ms, unapplied);
+                    self.metrics.stream_is_live(self.peer.id());
                 }
                 None => {}
             }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use waypost_analytics_consumer::InProcess;
 use waypost_domain::ShardId;
 use waypost_domain::mint::Mint;
@@ -41,7 +42,10 @@ pub(crate) async fn serve(config: Config, process: Process) -> Result<(), Error>
     })?;
     let secrets = Secrets::open(&config.data_dir)?;
     let _only_one = lock(&config.data_dir)?;
-    let parts = parts(&config, &secrets, &process).await?;
+    // The shard ends after the gateway, whose last requests it answers.
+    let stopped = CancellationToken::new();
+    let _stopped_last = stopped.clone().drop_guard();
+    let parts = parts(&config, &secrets, &process, &stopped).await?;
     announce(&config, &parts.base_url);
     let limits = Limits {
         connections: config.public.connections(),
@@ -65,7 +69,12 @@ fn lock(data: &Path) -> Result<File, Invalid> {
     Ok(file)
 }
 
-async fn parts(config: &Config, secrets: &Secrets, process: &Process) -> Result<Parts, Error> {
+async fn parts(
+    config: &Config,
+    secrets: &Secrets,
+    process: &Process,
+    stopped: &CancellationToken,
+) -> Result<Parts, Error> {
     let link_keys = KeyRing::parse(&secrets.read("link-mac")?)
         .map_err(|problem| secrets::malformed("link-mac", &problem))?;
     let shard = ShardId::parse(SHARD).expect("the name is one of a shard");
@@ -81,7 +90,7 @@ async fn parts(config: &Config, secrets: &Secrets, process: &Process) -> Result<
         shard,
         &map,
         link_keys.clone(),
-        &process.shutdown.token(),
+        stopped,
         &process.registry,
     )
     .await

@@ -1,5 +1,7 @@
 //! JSON bodies: bounded, of the right type, without unknown or repeated fields.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use http::{StatusCode, header};
@@ -13,6 +15,10 @@ pub(super) const ONE: usize = 16 * 1024;
 
 /// Bytes of a body that is many.
 pub(super) const MANY: usize = 1024 * 1024;
+
+/// How long a client may take to send a body: one that trickles must not hold a
+/// connection for ever.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A JSON body of at most this many bytes.
 #[derive(Debug)]
@@ -44,7 +50,18 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
 }
 
 async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
-    match Limited::new(body, limit).collect().await {
+    let whole = Limited::new(body, limit).collect();
+    let Ok(read) = tokio::time::timeout(DEADLINE, whole).await else {
+        return Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_timeout",
+            format!(
+                "The body did not come within {} seconds.",
+                DEADLINE.as_secs()
+            ),
+        ));
+    };
+    match read {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -158,12 +158,13 @@ pub(super) async fn place(api: &Api, wanted: Wanted) -> Result<Link, Problem> {
     let create_id = CreateId(Uuid::new_v4());
     if let Some(alias) = wanted.alias.clone() {
         let new = wanted.at(alias, SlugKind::Alias, create_id);
+        let stamp = api.lookup().stamp(&new.key);
         return match api.lookup().shards.create(&new).await? {
             Created::Conflict => Err(Problem::alias_taken()),
             Created::Created(link) => {
                 // Others may have asked for this slug already, so that caches are
                 // to know of it first. They get a moment, no more.
-                let _ = tokio::time::timeout(WRITE_THROUGH, api.lookup().learn(&link)).await;
+                let _ = tokio::time::timeout(WRITE_THROUGH, api.lookup().learn(&link, stamp)).await;
                 Ok(*link)
             }
         };
@@ -171,10 +172,11 @@ pub(super) async fn place(api: &Api, wanted: Wanted) -> Result<Link, Problem> {
     for _ in 0..MINT_TRIES {
         let slug = api.0.keys.take().await.ok_or_else(Problem::no_keys)?;
         let new = wanted.at(slug, SlugKind::Minted, create_id);
+        let stamp = api.lookup().stamp(&new.key);
         match api.lookup().shards.create(&new).await? {
             Created::Created(link) => {
                 let (lookup, learnt) = (api.lookup().clone(), Link::clone(&link));
-                lookup.keep(&learnt);
+                lookup.keep(&learnt, stamp);
                 tokio::spawn(async move { lookup.write_through(&learnt).await });
                 return Ok(*link);
             }

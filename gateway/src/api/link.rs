@@ -162,10 +162,10 @@ pub(super) async fn edit(
 ) -> Result<Response, Problem> {
     let if_version = if_match(&headers)?;
     let (key, patch) = (key(&slug)?, edit.check()?);
-    let shards = &api.lookup().shards;
+    let (shards, stamp) = (&api.lookup().shards, api.lookup().stamp(&key));
     match shards.update(&key, &tenant, if_version, &patch).await? {
         Written::Written(link) => {
-            api.lookup().learn(&link).await;
+            api.lookup().learn(&link, stamp).await;
             Ok(Shown::new(&api, &link).into_response())
         }
         Written::Absent => Err(Problem::no_such_link()),
@@ -182,6 +182,7 @@ pub(super) async fn delete(
 ) -> Result<Response, Problem> {
     let if_version = if_match(&headers)?;
     let key = key(&slug)?;
+    let stamp = api.lookup().stamp(&key);
     match api
         .lookup()
         .shards
@@ -189,7 +190,7 @@ pub(super) async fn delete(
         .await?
     {
         Written::Written(link) => {
-            api.lookup().learn(&link).await;
+            api.lookup().learn(&link, stamp).await;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         Written::Absent => Err(Problem::no_such_link()),

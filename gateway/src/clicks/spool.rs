@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -29,6 +29,9 @@ use super::record::{self, FILE_MARK, Record};
 const LOCK: &str = "lock";
 
 const EXTENSION: &str = "clicks";
+
+/// Between two tries to read a segment that is there and cannot be read.
+const READ_RETRY: Duration = Duration::from_millis(200);
 
 /// Which segment: the boot that wrote it and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -161,8 +164,15 @@ impl Spool {
                 let spool = self.clone();
                 let read = tokio::task::spawn_blocking(move || spool.read(id, from, to));
                 match read.await {
-                    Ok(chunk) if !chunk.records.is_empty() => return chunk,
-                    Ok(_) => continue,
+                    Ok(Ok(chunk)) if !chunk.records.is_empty() => return chunk,
+                    Ok(Ok(_)) => continue,
+                    Ok(Err(error)) => {
+                        // Out of file descriptors, perhaps: what is on disk stays
+                        // there, and is read again.
+                        tracing::warn!(%error, "segment of clicks could not be read, trying again");
+                        tokio::time::sleep(READ_RETRY).await;
+                        continue;
+                    }
                     Err(_) => return std::future::pending().await,
                 }
             }
@@ -237,20 +247,22 @@ impl Spool {
         Some((*id, from, segment.length))
     }
 
-    fn read(&self, id: SegmentId, from: u64, to: u64) -> Chunk {
+    fn read(&self, id: SegmentId, from: u64, to: u64) -> io::Result<Chunk> {
         let bytes = read_range(&self.path(id), from, to);
         let mut state = self.state();
         let Some(segment) = state.segments.get_mut(&id) else {
-            return Chunk::empty(id);
+            return Ok(Chunk::empty(id));
         };
         let scanned = match bytes {
             Ok(bytes) => record::scan(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => record::Scanned {
+                records: Vec::new(),
+                damaged: segment.unread_clicks.unwrap_or(1),
+            },
             Err(error) => {
-                tracing::warn!(%error, "segment of clicks could not be read");
-                record::Scanned {
-                    records: Vec::new(),
-                    damaged: segment.unread_clicks.unwrap_or(1),
-                }
+                segment.reading = false;
+                segment.read = from;
+                return Err(error);
             }
         };
         let read: u64 = scanned.records.iter().map(|r| u64::from(r.clicks)).sum();
@@ -277,10 +289,10 @@ impl Spool {
         self.remove_if_done(&mut state, id);
         drop(state);
         self.0.shrunk.notify_waiters();
-        Chunk {
+        Ok(Chunk {
             segment: id,
             records: scanned.records,
-        }
+        })
     }
 
     /// Nothing is added to the segment from now on.

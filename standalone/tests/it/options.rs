@@ -25,7 +25,7 @@ fn a_bad_option_is_named_in_one_line_with_exit_code_64() {
         (vec!["--listen", "nowhere"], "--listen"),
         (vec!["--no-such-option"], "--no-such-option"),
         (vec!["--base-url", "ftp://example.com"], "--base-url"),
-        (vec!["--l1-mib", "-1"], "-1"),
+        (vec!["--l1-mib", "-1"], "--l1-mib"),
         (vec!["--shutdown-grace-ms", "soon"], "--shutdown-grace-ms"),
         (vec!["--log", "a=b=c"], "--log"),
         (vec!["--config", "/no/such/file.toml"], "/no/such/file.toml"),
