@@ -32,6 +32,9 @@ const MAX_MESSAGES: usize = 2_000;
 const MAX_BYTES: usize = 16 << 20;
 
 /// Between two tries of a transaction: doubles from the first to the last.
+/// For one transaction. A database that has vanished behind a cut cable never answers.
+const APPLY: Duration = Duration::from_secs(10);
+
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
@@ -220,15 +223,17 @@ impl<S: RollupStore> Counting<S> {
     async fn apply(&self, portion: &Portion) -> Option<Result<Applied, Fenced>> {
         let mut wait = FIRST_RETRY;
         loop {
-            match self.store.apply(portion).await {
-                Ok(applied) => return Some(Ok(applied)),
-                Err(Error::Fenced) => return Some(Err(Fenced)),
-                Err(Error::Database(error)) => {
-                    self.metrics.retries.inc();
-                    if wait >= LAST_RETRY {
-                        tracing::warn!(%error, "clicks could not be counted, trying again");
-                    }
-                }
+            let applied = tokio::time::timeout(APPLY, self.store.apply(portion)).await;
+            let problem = match applied {
+                Ok(Ok(applied)) => return Some(Ok(applied)),
+                Ok(Err(Error::Fenced)) => return Some(Err(Fenced)),
+                Ok(Err(Error::Database(error))) => error.to_string(),
+                // It may have been committed: the offset's fence will tell.
+                Err(_) => format!("the database did not answer within {APPLY:?}"),
+            };
+            self.metrics.retries.inc();
+            if wait >= LAST_RETRY {
+                tracing::warn!(problem, "clicks could not be counted, trying again");
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

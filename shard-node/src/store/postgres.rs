@@ -36,6 +36,9 @@ const STATEMENT: Duration = Duration::from_secs(2);
 const LOCK: Duration = Duration::from_millis(1_500);
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
+/// The longest that the leader of the relay may say nothing.
+const RELAY_IDLE: Duration = Duration::from_secs(3);
+
 /// The same for a change of the schema, which may wait for another process's.
 const PREPARE: Duration = Duration::from_secs(60);
 
@@ -98,9 +101,18 @@ impl PostgresStore {
 impl LinkStore for PostgresStore {
     type Session = PostgresSession;
 
-    async fn connect(&self, _purpose: Purpose) -> Result<PostgresSession, Error> {
+    async fn connect(&self, purpose: Purpose) -> Result<PostgresSession, Error> {
+        let options = match purpose {
+            // Who leads talks every 100 ms. A process that is frozen keeps its
+            // connection, and with it the lock, unless Postgres ends it.
+            Purpose::Relay => {
+                let idle = [("idle_session_timeout", RELAY_IDLE.as_millis().to_string())];
+                self.request_options().options(idle)
+            }
+            Purpose::Read | Purpose::Write => self.request_options(),
+        };
         Ok(PostgresSession {
-            connection: self.request_options().connect().await?,
+            connection: options.connect().await?,
             shard: self.shard.clone(),
             key_ring: self.key_ring.clone(),
         })
