@@ -44,7 +44,8 @@ pub struct ProcessOptions {
     #[arg(long, env = "WAYPOST_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Which log lines are written: error, warn, info, debug, trace, or per module
+    /// Which log lines are written: off, error, warn, info, debug, trace; or per module,
+    /// as in info,waypost_gateway=debug
     #[arg(
         long,
         env = "WAYPOST_LOG",
@@ -126,6 +127,8 @@ pub fn parse<C: Options>(flags: impl IntoIterator<Item = OsString>) -> Result<C,
         command = with_defaults(command, &file, &text)?;
     }
     let options = without_empty_environment(command)
+        // "-1" is a bad value of an option that is named, not an unknown flag.
+        .mut_args(|argument| argument.allow_negative_numbers(true))
         .try_get_matches_from(arguments)
         .and_then(|matches| C::from_arg_matches(&matches))
         .map_err(|error| stop(&error))?;

@@ -2,9 +2,10 @@
 
 use std::io::IsTerminal as _;
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+use tracing_subscriber::{Layer as _, fmt};
 
 use crate::config::{Invalid, LogFormat, ProcessOptions};
 use crate::traces::{self, Exporter};
@@ -14,9 +15,9 @@ pub(crate) fn start(
     service: &'static str,
     options: &ProcessOptions,
 ) -> Result<Option<Exporter>, Invalid> {
-    let filter = EnvFilter::try_new(&options.log).map_err(|error| Invalid {
+    let filter: Targets = options.log.parse().map_err(|error| Invalid {
         option: "--log",
-        problem: error.to_string(),
+        problem: format!("{error}"),
     })?;
     let json = match options.log_format {
         LogFormat::Json => true,

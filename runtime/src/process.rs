@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
@@ -80,6 +81,7 @@ where
             return ExitCode::FAILURE;
         }
     }
+    raise_file_limit();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all();
     if options.process().threads > 0 {
@@ -96,6 +98,17 @@ where
     // Tasks that are left over hold nothing that was acknowledged.
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
+}
+
+/// Raises the number of open files to what is allowed: the usual soft limit of 1,024
+/// is for programs that call select(2).
+fn raise_file_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        eprintln!("cannot raise the limit of {soft} open files: {error}");
+    }
 }
 
 async fn run<C, F>(
