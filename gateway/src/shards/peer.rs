@@ -1,0 +1,330 @@
+//! The nodes of one shard: which one is asked, how long, and whether again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Request, Status};
+use waypost_domain::{Epoch, Link, LinkKey, NewLink, ShardId, signature::KeyRing};
+use waypost_proto::link::link_service_client::LinkServiceClient;
+use waypost_proto::link::{
+    CreateBatchRequest, DeleteRequest, ResolveBatchRequest, UpdateRequest, WriteResponse,
+    create_outcome, resolve_outcome, write_response,
+};
+use waypost_proto::{link as message, refusal, transport::Transport};
+
+use super::{Created, Error, Item, Resolved, Source, Written};
+use crate::metrics::Metrics;
+use crate::retry::Budget;
+
+/// For one try of a read. A second try, at another node, has as long.
+const READ_DEADLINE: Duration = Duration::from_millis(700);
+
+/// For one try of a write, which waits for a commit.
+const WRITE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A node that could not be reached is passed over for so long while another is
+/// there, so that a lost node costs the budget of retries a few a second, and not
+/// one for every other call.
+const PASSED_OVER: Duration = Duration::from_millis(250);
+
+/// Whether a call may be made again whose answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Reads by nature, creates by their `create_id`.
+    Always,
+    /// Edits and deletions: the second would meet what the first has done, and
+    /// report another's change.
+    IfNothingDone,
+}
+
+/// The nodes of one shard.
+pub(crate) struct Peer {
+    id: ShardId,
+    nodes: Vec<Transport>,
+    /// By index of the node: until when it is passed over, in milliseconds since
+    /// `started`.
+    passed_over: Vec<AtomicU64>,
+    started: Instant,
+    next: AtomicUsize,
+    keys: Arc<KeyRing>,
+    budget: Budget,
+    metrics: Metrics,
+}
+
+impl Peer {
+    pub(super) fn new(
+        id: ShardId,
+        nodes: Vec<Transport>,
+        keys: Arc<KeyRing>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            id,
+            passed_over: nodes.iter().map(|_| AtomicU64::new(0)).collect(),
+            nodes,
+            started: Instant::now(),
+            next: AtomicUsize::new(0),
+            keys,
+            budget: Budget::default(),
+            metrics,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &ShardId {
+        &self.id
+    }
+
+    pub(crate) fn nodes(&self) -> &[Transport] {
+        &self.nodes
+    }
+
+    /// The link of a message, if its signature is ours. One that is not is as bad
+    /// as none: somebody wrote to the database past the shard.
+    pub(crate) fn trusted(&self, link: message::Link) -> Result<Box<Link>, Error> {
+        let link = Link::try_from(link).map_err(|invalid| refused(&invalid.to_string()))?;
+        if self.keys.verify(&link) {
+            return Ok(Box::new(link));
+        }
+        self.metrics.bad_signature("shard");
+        tracing::error!(shard = %self.id, slug = %link.key.slug, "link with a wrong signature");
+        Err(refused("a link's signature is wrong"))
+    }
+
+    /// Asks for many slugs with one call; a slug that is asked for twice travels
+    /// once.
+    pub(super) async fn resolve(&self, keys: Vec<LinkKey>) -> Result<Vec<Item<Resolved>>, Error> {
+        let mut distinct = keys.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let request = ResolveBatchRequest {
+            keys: distinct.iter().map(message::Key::from).collect(),
+        };
+        let response = self
+            .call(
+                "resolve",
+                READ_DEADLINE,
+                Repeat::Always,
+                request,
+                |mut client, request| async move { client.resolve_batch(request).await },
+            )
+            .await?;
+        if response.outcomes.len() != distinct.len() {
+            return Err(refused("an answer of another length"));
+        }
+        let from_primary = response.from_primary;
+        Ok(keys
+            .iter()
+            .map(|key| {
+                let at = distinct.partition_point(|other| other < key);
+                self.resolved(response.outcomes[at].outcome.clone(), from_primary)
+                    .unwrap_or_else(Item::Failed)
+            })
+            .collect())
+    }
+
+    fn resolved(
+        &self,
+        outcome: Option<resolve_outcome::Outcome>,
+        from_primary: bool,
+    ) -> Result<Item<Resolved>, Error> {
+        use resolve_outcome::Outcome;
+        let source = if from_primary {
+            Source::Primary
+        } else {
+            Source::Replica
+        };
+        Ok(match outcome {
+            Some(Outcome::Found(link)) => Item::Done(Resolved::Found(self.trusted(link)?, source)),
+            Some(Outcome::Absent(_)) if from_primary => Item::Done(Resolved::Absent),
+            // Only a primary's word is good enough for a 404.
+            Some(Outcome::Absent(_)) => Item::Failed(Error::Unavailable),
+            Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+            None => return Err(refused("an empty outcome")),
+        })
+    }
+
+    pub(super) async fn create(&self, links: Vec<NewLink>) -> Result<Vec<Item<Created>>, Error> {
+        use create_outcome::Outcome;
+        let count = links.len();
+        let request = CreateBatchRequest {
+            links: links.iter().map(message::NewLink::from).collect(),
+        };
+        let response = self
+            .call(
+                "create",
+                WRITE_DEADLINE,
+                Repeat::Always,
+                request,
+                |mut client, request| async move { client.create_batch(request).await },
+            )
+            .await?;
+        if response.outcomes.len() != count {
+            return Err(refused("an answer of another length"));
+        }
+        let created = |outcome| {
+            Ok(match outcome {
+                Some(Outcome::Created(link)) => Item::Done(Created::Created(self.trusted(link)?)),
+                Some(Outcome::Conflict(_)) => Item::Done(Created::Conflict),
+                Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+                Some(Outcome::Failed(failure)) if failure.retry => Item::Failed(Error::Unavailable),
+                Some(Outcome::Failed(failure)) => return Err(refused(&failure.reason)),
+                None => return Err(refused("an empty outcome")),
+            })
+        };
+        Ok(response
+            .outcomes
+            .into_iter()
+            .map(|item| created(item.outcome).unwrap_or_else(Item::Failed))
+            .collect())
+    }
+
+    pub(super) async fn update(&self, request: UpdateRequest) -> Result<Item<Written>, Error> {
+        let response = self
+            .call(
+                "update",
+                WRITE_DEADLINE,
+                Repeat::IfNothingDone,
+                request,
+                |mut client, request| async move { client.update(request).await },
+            )
+            .await?;
+        self.written(response)
+    }
+
+    pub(super) async fn delete(&self, request: DeleteRequest) -> Result<Item<Written>, Error> {
+        let response = self
+            .call(
+                "delete",
+                WRITE_DEADLINE,
+                Repeat::IfNothingDone,
+                request,
+                |mut client, request| async move { client.delete(request).await },
+            )
+            .await?;
+        self.written(response)
+    }
+
+    fn written(&self, response: WriteResponse) -> Result<Item<Written>, Error> {
+        use write_response::Outcome;
+        Ok(match response.outcome {
+            Some(Outcome::Written(link)) => Item::Done(Written::Written(self.trusted(link)?)),
+            Some(Outcome::Absent(_)) => Item::Done(Written::Absent),
+            Some(Outcome::Gone(_)) => Item::Done(Written::Gone),
+            Some(Outcome::VersionMismatch(link)) => {
+                Item::Done(Written::VersionMismatch(self.trusted(link)?))
+            }
+            Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+            None => return Err(refused("an empty outcome")),
+        })
+    }
+
+    /// The next node in turn: not the one that has just failed if there is another,
+    /// and rather one that was not unreachable a moment ago.
+    fn pick(&self, failed: Option<usize>) -> Option<usize> {
+        let (count, now) = (self.nodes.len(), self.now_ms());
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        (0..count)
+            .map(|step| first.wrapping_add(step) % count)
+            .min_by_key(|node| {
+                let is_down = self.passed_over[*node].load(Ordering::Relaxed) > now;
+                (Some(*node) == failed, is_down)
+            })
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Calls one node, and once more another if the first could not be reached.
+    async fn call<Q, A, F>(
+        &self,
+        rpc: &'static str,
+        deadline: Duration,
+        repeat: Repeat,
+        request: Q,
+        run: impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Future<Output = Result<tonic::Response<A>, Status>>,
+    {
+        self.budget.deposit();
+        let mut failed = None;
+        loop {
+            let node = self.pick(failed).ok_or(Error::Unavailable)?;
+            let mut message = Request::new(request.clone());
+            message.set_timeout(deadline);
+            let call = run(LinkServiceClient::new(self.nodes[node].clone()), message);
+            let timer = self.metrics.rpc_timer(rpc);
+            let result = tokio::time::timeout(deadline, call).await;
+            let status = match result {
+                Ok(Ok(response)) => {
+                    timer.ended("ok");
+                    return Ok(response.into_inner());
+                }
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            timer.ended(code_label(status.code()));
+            let unreachable = is_unreachable(status.code()) || refusal::is_of_transport(&status);
+            if unreachable {
+                let until = self.now_ms() + PASSED_OVER.as_millis() as u64;
+                self.passed_over[node].store(until, Ordering::Relaxed);
+                let may_repeat = repeat == Repeat::Always || refusal::nothing_done(&status);
+                if failed.is_none() && may_repeat && self.budget.withdraw() {
+                    tracing::debug!(shard = %self.id, rpc, code = ?status.code(), "asking another node");
+                    failed = Some(node);
+                    continue;
+                }
+            }
+            return Err(match status.code() {
+                Code::ResourceExhausted => Error::Overloaded,
+                _ if unreachable => Error::Unavailable,
+                _ => {
+                    tracing::warn!(shard = %self.id, rpc, code = ?status.code(),
+                        message = status.message(), "shard refused a call");
+                    refused(status.message())
+                }
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peer({}, {} nodes)", self.id, self.nodes.len())
+    }
+}
+
+/// Whether another node may know better. A timeout of tonic's own is CANCELLED,
+/// a broken connection UNKNOWN.
+fn is_unreachable(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Unknown
+            | Code::Aborted
+    )
+}
+
+fn code_label(code: Code) -> &'static str {
+    match code {
+        Code::Unavailable | Code::Unknown | Code::Aborted => "unavailable",
+        Code::Cancelled | Code::DeadlineExceeded => "timeout",
+        Code::ResourceExhausted => "overloaded",
+        _ => "refused",
+    }
+}
+
+fn refused(reason: &str) -> Error {
+    Error::Refused(reason.into())
+}
+
+fn moved_item<T>(moved: &message::Moved) -> Result<Item<T>, Error> {
+    let shard = ShardId::parse(&moved.shard).ok_or_else(|| refused("moved to no shard"))?;
+    let epoch = Epoch::new(moved.epoch).ok_or_else(|| refused("moved under no epoch"))?;
+    Ok(Item::Moved(shard, epoch))
+}
