@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use waypost_runtime::config::{ProcessOptions, milliseconds};
+use waypost_runtime::database::PostgresUrl;
 
 /// Counts clicks from Kafka into Postgres and answers statistics over gRPC.
 #[derive(Debug, clap::Parser)]
@@ -35,7 +36,7 @@ pub struct Options {
         value_name = "URL",
         hide_env_values = true
     )]
-    pub postgres_url: String,
+    pub postgres_url: PostgresUrl,
 
     /// Bootstrap servers of Kafka, as host:port separated by commas
     #[arg(long, env = "WAYPOST_KAFKA", value_name = "SERVERS")]

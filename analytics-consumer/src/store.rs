@@ -7,8 +7,6 @@ mod sqlite;
 
 use std::collections::BTreeMap;
 
-use sqlx::SqlSafeStr as _;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use uuid::Uuid;
 use waypost_proto::click::Batch;
 
@@ -130,19 +128,4 @@ fn count(portion: &Portion, seen: &mut BTreeMap<Producer, Seen>) -> (Tally, Appl
     applied.forgotten = seen.values().map(Seen::forgotten).sum();
     applied.newest_ms = tally.newest.values().copied().max();
     (tally, applied)
-}
-
-/// The schema. Its migrations have a table of their own, so that the rollups may
-/// share a database with other tables.
-fn migrator(create: &'static str) -> Migrator {
-    let first = Migration::new(
-        1,
-        "rollups".into(),
-        MigrationType::Simple,
-        create.into_sql_str(),
-        false,
-    );
-    let mut migrator = Migrator::with_migrations(vec![first]);
-    migrator.dangerous_set_table_name("analytics_migrations");
-    migrator
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use waypost_runtime::config::ProcessOptions;
+use waypost_runtime::database::PostgresUrl;
 
 /// Leases of unique slugs over gRPC, from counters in Postgres.
 #[derive(Debug, clap::Parser)]
@@ -34,7 +35,7 @@ pub struct Options {
         value_name = "URL",
         hide_env_values = true
     )]
-    pub postgres_url: String,
+    pub postgres_url: PostgresUrl,
 
     /// Folder with the secrets service-token and slug-key, one file each
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]

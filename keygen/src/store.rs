@@ -7,8 +7,6 @@ mod sqlite;
 
 use std::ops::Range;
 
-use sqlx::SqlSafeStr as _;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use waypost_domain::Prefix;
 
 #[cfg(feature = "postgres")]
@@ -53,21 +51,6 @@ impl Want {
         let end = start.saturating_add(self.count).min(self.within.end);
         start..end.max(start)
     }
-}
-
-/// The schema. Its migrations have a table of their own, so that the counters may
-/// share a database with other tables.
-fn migrator(create: &'static str) -> Migrator {
-    let first = Migration::new(
-        1,
-        "key counters".into(),
-        MigrationType::Simple,
-        create.into_sql_str(),
-        false,
-    );
-    let mut migrator = Migrator::with_migrations(vec![first]);
-    migrator.dangerous_set_table_name("keygen_migrations");
-    migrator
 }
 
 #[cfg(test)]

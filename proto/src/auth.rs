@@ -10,6 +10,12 @@ use tonic::{Request, Status};
 pub struct ServiceToken(HeaderValue);
 
 impl ServiceToken {
+    /// The secret that it is read from.
+    pub const SECRET: &str = "service-token";
+
+    /// What to tell whoever gives another.
+    pub const EXPECTED: &str = "16 to 512 visible ASCII characters";
+
     /// Checks a token and takes it; `None` if it is not of the shape above.
     #[must_use]
     pub fn parse(token: &str) -> Option<Self> {

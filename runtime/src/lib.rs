@@ -5,6 +5,8 @@
 
 pub mod admin;
 pub mod config;
+#[cfg(feature = "database")]
+pub mod database;
 mod logs;
 mod process;
 #[cfg(feature = "redis")]
@@ -13,5 +15,5 @@ pub mod secrets;
 mod shutdown;
 pub mod traces;
 
-pub use process::{Error, Process, main};
+pub use process::{Error, Process, bind, main};
 pub use shutdown::Shutdown;

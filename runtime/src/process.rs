@@ -1,5 +1,6 @@
 //! From `main` to exit code: what all binaries do before and after they serve.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -156,21 +157,29 @@ where
         }
         Err(Error::Config(invalid)) => bad_config(service, &invalid.to_string()),
         Err(error) => {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(%error, source, "ended by an error");
+            tracing::error!(error = with_causes(&error), "ended by an error");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn start_admin<C: Options>(options: &C, process: &Process) -> Result<(), Error> {
-    let address = options.admin_listen();
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        Error::Config(Invalid {
-            option: "--admin-listen",
-            problem: format!("cannot bind {address}: {error}"),
-        })
+/// Binds the address that an option gives.
+///
+/// # Errors
+/// If this machine does not have it, or another process does.
+pub async fn bind(option: &'static str, address: SocketAddr) -> Result<TcpListener, Invalid> {
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.map_err(|error| Invalid {
+        option,
+        problem: format!("cannot bind {address}: {error}"),
     })?;
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!(option, %address, "listening");
+    Ok(listener)
+}
+
+async fn start_admin<C: Options>(options: &C, process: &Process) -> Result<(), Error> {
+    let listener = bind("--admin-listen", options.admin_listen()).await?;
     process
         .registry
         .register(Box::new(ProcessCollector::for_self()))
@@ -198,6 +207,21 @@ async fn start_admin<C: Options>(options: &C, process: &Process) -> Result<(), E
 async fn overrun(shutdown: &Shutdown) {
     shutdown.requested().await;
     tokio::time::sleep_until(shutdown.deadline() + OVERRUN).await;
+}
+
+/// An error and what led to it, in one line. Some errors repeat their cause: it is
+/// said once.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
 }
 
 fn bad_config(service: &str, line: &str) -> ExitCode {

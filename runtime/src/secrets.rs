@@ -22,6 +22,19 @@ pub fn read(folder: &Path, name: &str) -> Result<String, Invalid> {
     })
 }
 
+/// Reads a secret of a certain shape.
+///
+/// # Errors
+/// As [`read`], and says what was expected if the secret is not of that shape.
+pub fn parse<T>(
+    folder: &Path,
+    name: &str,
+    expected: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, Invalid> {
+    parse(&read(folder, name)?).ok_or_else(|| malformed(name, &format!("expected {expected}")))
+}
+
 /// The error for a secret that was read and does not have the right shape.
 #[must_use]
 pub fn malformed(name: &str, problem: &str) -> Invalid {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use waypost_domain::ShardId;
 use waypost_runtime::config::{Options as ProcessLike, ProcessOptions};
+use waypost_runtime::database::PostgresUrl;
 
 /// Stores the links of one shard in Postgres and serves them over gRPC.
 #[derive(Debug, Clone, clap::Parser)]
@@ -39,7 +40,7 @@ pub struct Options {
         value_name = "URL",
         hide_env_values = true
     )]
-    pub postgres_url: String,
+    pub postgres_url: PostgresUrl,
 
     /// Some nodes of the region's Redis Cluster, as host:port,host:port; none: no cache
     #[arg(

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_proto::auth::ServiceToken;
@@ -17,23 +16,16 @@ use waypost_proto::refusal;
 use waypost_proto::transport;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
-use waypost_runtime::{Error, Process, secrets};
+use waypost_runtime::{Error, Process, database, secrets};
 
 use crate::cache::{Cache, redis::Cluster};
 use crate::changes::Changes;
 use crate::config::Options;
-use crate::lane::cause;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::service::Service;
 use crate::store::postgres::PostgresStore;
-use crate::store::{Error as StoreError, LinkStore as _};
-
-/// Between two attempts to reach the database for the first time.
-const PREPARE_RETRY: Duration = Duration::from_millis(500);
-
-/// For one attempt, which may wait for another process's migration.
-const PREPARE: Duration = Duration::from_secs(90);
+use crate::store::{self, LinkStore as _};
 
 /// The relay can wait for Redis longer than a redirect can.
 const REDIS_TIMES: Times = Times {
@@ -46,13 +38,8 @@ const REDIS_TIMES: Times = Times {
 /// # Errors
 /// If an option does not work, or the database is not this shard's.
 pub async fn serve(options: Options, process: Process) -> Result<(), Error> {
-    let listener = TcpListener::bind(options.listen).await.map_err(|error| {
-        invalid(
-            "--listen",
-            format!("cannot bind {}: {error}", options.listen),
-        )
-    })?;
-    serve_on(listener, &options, process).await
+    let listener = waypost_runtime::bind("--listen", options.listen).await?;
+    serve_on(listener, options, process).await
 }
 
 /// The same on a listener that is bound already.
@@ -61,15 +48,16 @@ pub async fn serve(options: Options, process: Process) -> Result<(), Error> {
 /// As [`serve`].
 pub async fn serve_on(
     listener: TcpListener,
-    options: &Options,
+    options: Options,
     process: Process,
 ) -> Result<(), Error> {
     // First of all, so that the process is at no time ready by mistake.
     let reached = process.readiness.condition("database reached");
-    let map = shard_map(options)?;
-    let token = service_token(options)?;
-    let store = store(options)?;
-    let cache = cache(options)?;
+    let map = shard_map(&options)?;
+    let (secret, expected) = (ServiceToken::SECRET, ServiceToken::EXPECTED);
+    let token = secrets::parse(&options.secrets_dir, secret, expected, ServiceToken::parse)?;
+    let store = store(&options)?;
+    let cache = cache(&options)?;
     let metrics = Metrics::register(&process.registry)
         .map_err(|error| Error::failed("register metrics", error))?;
 
@@ -97,21 +85,10 @@ pub async fn serve_on(
             Err(refusal::not_ready("the database was not reached yet"))
         }
     };
-    let server = transport::server()
-        .add_service(LinkServiceServer::with_interceptor(service, checked))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            draining.clone().cancelled_owned(),
-        );
-
     let relaying = async {
+        let prepare = || store.prepare(&map);
         // Ends with the drain, and the streams with it, for which the server waits.
-        draining
-            .run_until_cancelled(prepare(&store, &map))
-            .await
-            .transpose()
-            .map_err(|error| Error::failed("take the database for this shard", error))?;
-        if !draining.is_cancelled() {
+        if database::prepare(&process.shutdown, prepare, store::Error::is_permanent).await? {
             prepared.store(true, Ordering::Release);
             reached.set(true);
             tracing::info!(shard = %options.shard_id, "ready");
@@ -120,33 +97,20 @@ pub async fn serve_on(
         Ok(())
     };
     let serving = async {
-        server
+        let service = LinkServiceServer::with_interceptor(service, checked);
+        transport::serve(Routes::new(service), listener, draining.cancelled())
             .await
             .map_err(|error| Error::failed("serve gRPC", error))
     };
-    tokio::try_join!(serving, relaying)?;
-    Ok(())
-}
-
-/// Brings the database up to date, however long it takes to be reached; fails
-/// only if trying again cannot help.
-async fn prepare(store: &PostgresStore, map: &ShardMap) -> Result<(), StoreError> {
-    loop {
-        match timeout(PREPARE, store.prepare(map)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if error.is_permanent() => return Err(error),
-            Ok(Err(error)) => {
-                tracing::warn!(error = %cause(&error), "database not reached yet");
-            }
-            Err(_) => tracing::warn!("database took too long to be prepared"),
-        }
-        sleep(PREPARE_RETRY).await;
-    }
+    tokio::try_join!(serving, relaying).map(drop)
 }
 
 fn shard_map(options: &Options) -> Result<ShardMap, Invalid> {
     let file = options.shard_map.display();
-    let problem = |problem: String| invalid("--shard-map", problem);
+    let problem = |problem| Invalid {
+        option: "--shard-map",
+        problem,
+    };
     let text = std::fs::read_to_string(&options.shard_map)
         .map_err(|error| problem(format!("cannot read {file}: {error}")))?;
     let map = ShardMap::parse(&text).map_err(|error| problem(format!("{file}: {error}")))?;
@@ -161,24 +125,15 @@ fn shard_map(options: &Options) -> Result<ShardMap, Invalid> {
     Ok(map)
 }
 
-fn service_token(options: &Options) -> Result<ServiceToken, Invalid> {
-    let name = "service-token";
-    let text = secrets::read(&options.secrets_dir, name)?;
-    ServiceToken::parse(&text)
-        .ok_or_else(|| secrets::malformed(name, "expected 16 to 512 visible characters"))
-}
-
 fn store(options: &Options) -> Result<PostgresStore, Invalid> {
     let name = "link-mac";
     let text = secrets::read(&options.secrets_dir, name)?;
     let key_ring = KeyRing::parse(&text).map_err(|problem| secrets::malformed(name, &problem))?;
-    // The URL holds a password, and the error may hold the URL.
-    PostgresStore::new(&options.postgres_url, options.shard_id.clone(), key_ring).map_err(|_| {
-        invalid(
-            "--postgres-url",
-            "expected postgres://user:password@host:port/database".to_owned(),
-        )
-    })
+    let shard = options.shard_id.clone();
+    let postgres = options
+        .postgres_url
+        .options(&format!("waypost-shard-{shard}"))?;
+    Ok(PostgresStore::new(postgres, shard, key_ring))
 }
 
 fn cache(options: &Options) -> Result<Cache, Invalid> {
@@ -188,8 +143,4 @@ fn cache(options: &Options) -> Result<Cache, Invalid> {
     }
     let redis = Redis::connect(&nodes, REDIS_TIMES)?;
     Ok(Cache::Redis(Cluster::new(redis, options.cache_generation)))
-}
-
-fn invalid(option: &'static str, problem: String) -> Invalid {
-    Invalid { option, problem }
 }

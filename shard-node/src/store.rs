@@ -11,7 +11,6 @@ use waypost_domain::{
 
 mod columns;
 mod error;
-mod migrations;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod rules;

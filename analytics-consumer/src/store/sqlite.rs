@@ -3,52 +3,24 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection, SqlitePool};
 use uuid::Uuid;
+use waypost_runtime::database::{self, Schema};
 
-use super::{
-    Applied, Error, LinkStats, Portion, Producer, RollupStore, Span, count, migrator, producer,
-};
+use super::{Applied, Error, LinkStats, Portion, Producer, RollupStore, Span, count, producer};
 use crate::batch::Tally;
 use crate::seen::Seen;
 
-const CREATE: &str = "\
-CREATE TABLE link_clicks_hour (
-    link_id blob NOT NULL,
-    hour integer NOT NULL, -- since the Unix epoch
-    tenant text NOT NULL,
-    clicks integer NOT NULL,
-    bots integer NOT NULL, -- of these, by programs
-    PRIMARY KEY (link_id, hour)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE producer_state (
-    gateway text NOT NULL,
-    boot integer NOT NULL,
-    partition integer NOT NULL,
-    high_water integer NOT NULL, -- the highest sequence that is counted
-    missing text NOT NULL, -- starts and ends of what is not, below it
-    PRIMARY KEY (gateway, boot, partition)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE consumer_offset (
-    topic text NOT NULL,
-    partition integer NOT NULL,
-    next_offset integer NOT NULL,
-    PRIMARY KEY (topic, partition)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE counted_up_to (
-    partition integer PRIMARY KEY,
-    time_ms integer NOT NULL -- of the newest click that is counted
-) STRICT;
-CREATE TABLE dead_letter (
-    topic text NOT NULL,
-    partition integer NOT NULL,
-    message_offset integer NOT NULL,
-    reason text NOT NULL,
-    payload blob NOT NULL,
-    PRIMARY KEY (topic, partition, message_offset)
-) STRICT, WITHOUT ROWID";
+/// Its steps are noted in a table of their own, so that the rollups may share a
+/// database with other tables.
+const SCHEMA: Schema = Schema {
+    table: "analytics_migrations",
+    steps: &[(
+        "rollups",
+        include_str!("../../migrations/sqlite/0001_rollups.sql"),
+    )],
+};
 
 const FIRST_OFFSET: &str = "\
 -- analytics.first_offset
@@ -116,7 +88,7 @@ impl SqliteRollups {
     ///
     /// # Errors
     /// If the file is no database of ours, or a later release made its schema.
-    pub async fn open(path: &Path) -> Result<Self, MigrateError> {
+    pub async fn open(path: &Path) -> Result<Self, database::Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -128,7 +100,7 @@ impl SqliteRollups {
             .max_connections(1)
             .connect_with(options.clone())
             .await?;
-        migrator(CREATE).run(&writer).await?;
+        SCHEMA.apply(&mut *writer.acquire().await?).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options.read_only(true))

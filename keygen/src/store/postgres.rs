@@ -4,15 +4,19 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use sqlx::PgPool;
-use sqlx::migrate::MigrateError;
+use waypost_runtime::database::{self, Schema};
 
-use super::{CounterStore, Error, Want, migrator};
+use super::{CounterStore, Error, Want};
 
-const CREATE: &str = "\
-CREATE TABLE key_counter (
-    prefix text COLLATE \"C\" PRIMARY KEY CHECK (length(prefix) = 2),
-    next bigint NOT NULL CHECK (next >= 0)
-)";
+/// Its steps are noted in a table of their own, so that the counters may share a
+/// database with other tables.
+const SCHEMA: Schema = Schema {
+    table: "keygen_migrations",
+    steps: &[(
+        "key counters",
+        include_str!("../../migrations/postgres/0001_key_counters.sql"),
+    )],
+};
 
 /// Rows are created and locked in the order of their prefixes, so that two keygens
 /// never wait for each other in a circle.
@@ -48,8 +52,11 @@ impl PostgresCounters {
     ///
     /// # Errors
     /// If the database does not answer, or a later release made its schema.
-    pub async fn migrate(&self) -> Result<(), MigrateError> {
-        migrator(CREATE).run(&self.pool).await
+    pub async fn migrate(&self) -> Result<(), database::Error> {
+        SCHEMA
+            .apply_to_postgres(&self.pool.connect_options())
+            .await
+            .map(drop)
     }
 }
 

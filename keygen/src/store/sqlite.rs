@@ -4,16 +4,20 @@ use std::ops::Range;
 use std::path::Path;
 
 use sqlx::SqlitePool;
-use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use waypost_runtime::database::{self, Schema};
 
-use super::{CounterStore, Error, Want, migrator};
+use super::{CounterStore, Error, Want};
 
-const CREATE: &str = "\
-CREATE TABLE key_counter (
-    prefix text PRIMARY KEY CHECK (length(prefix) = 2),
-    next integer NOT NULL CHECK (next >= 0)
-) STRICT, WITHOUT ROWID";
+/// Its steps are noted in a table of their own, so that the counters may share a
+/// database with other tables.
+const SCHEMA: Schema = Schema {
+    table: "keygen_migrations",
+    steps: &[(
+        "key counters",
+        include_str!("../../migrations/sqlite/0001_key_counters.sql"),
+    )],
+};
 
 const READ: &str = "\
 -- keygen.read_counter
@@ -36,7 +40,7 @@ impl SqliteCounters {
     ///
     /// # Errors
     /// If the file is no database of ours, or a later release made its schema.
-    pub async fn open(path: &Path) -> Result<Self, MigrateError> {
+    pub async fn open(path: &Path) -> Result<Self, database::Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -48,7 +52,7 @@ impl SqliteCounters {
             .max_connections(1)
             .connect_with(options)
             .await?;
-        migrator(CREATE).run(&pool).await?;
+        SCHEMA.apply(&mut *pool.acquire().await?).await?;
         Ok(Self { pool })
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use prometheus::Registry;
+use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::service::Interceptor;
@@ -75,6 +76,19 @@ impl Running {
         tokio::time::timeout(Duration::from_secs(30), ready)
             .await
             .expect("ready in time");
+    }
+
+    /// Why it ends by itself, with all causes.
+    async fn problem(self) -> String {
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.task).await;
+        let error = ended.expect("an end in time").unwrap().unwrap_err();
+        let mut problem = format!("{error:?} {error}");
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            problem += &format!(": {error}");
+            cause = error.source();
+        }
+        problem
     }
 }
 
@@ -170,4 +184,31 @@ async fn a_keygen_starts_and_stays_without_its_database() {
     let second = client.lease_slugs(request()).await.unwrap().into_inner();
     let all: HashSet<&String> = first.slugs.iter().chain(&second.slugs).collect();
     assert_eq!(all.len(), 2 * 129);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_a_later_release_ends_the_keygen() {
+    let url = fresh_database().await;
+    let keygen = Running::start(&url).await;
+    keygen.wait_ready().await;
+    let mut database = PgConnection::connect(&url).await.unwrap();
+    let later = "UPDATE keygen_migrations SET version = 99";
+    sqlx::query(later).execute(&mut database).await.unwrap();
+    let problem = Running::start(&url).await.problem().await;
+    assert!(problem.contains("version 99"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_create_tables_ends_the_keygen() {
+    let url = fresh_database().await + "?options[role]=pg_monitor";
+    let problem = Running::start(&url).await.problem().await;
+    assert!(problem.contains("permission denied"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_url_is_refused_without_being_shown() {
+    let keygen = Running::start("postgres://waypost:hunter2@host:port/keys").await;
+    let problem = keygen.problem().await;
+    assert!(problem.contains("--postgres-url"), "{problem}");
+    assert!(!problem.contains("hunter2"), "{problem}");
 }

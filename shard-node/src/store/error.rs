@@ -1,6 +1,7 @@
 //! Why a database did not do what it was asked, by what the caller can do.
 
 use waypost_domain::ShardId;
+use waypost_runtime::database;
 
 /// Why a session could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -20,13 +21,8 @@ pub enum Error {
     /// A row holds what this release cannot have written.
     #[error("failed to read a stored row: its {0} is invalid")]
     Damaged(&'static str),
-    /// The schema is of a later release, or not ours.
-    #[error(
-        "failed to recognise the schema: it is at version {0}, which this release does not know"
-    )]
-    Schema(i64),
-    #[error("failed to bring the schema up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error(transparent)]
+    Schema(#[from] database::Error),
     #[error(
         "failed to claim the database: it belongs to shard {found}, and this is shard {expected}"
     )]
@@ -40,13 +36,17 @@ impl Error {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// Whether starting again cannot help.
+    /// Whether trying again cannot help.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        matches!(
-            self,
-            Self::Schema(_) | Self::Migrate(_) | Self::OtherShard { .. }
-        )
+        match self {
+            Self::Unavailable(error)
+            | Self::Contended(error)
+            | Self::Data(error)
+            | Self::Statement(error) => !database::may_pass(error),
+            Self::Schema(error) => error.is_permanent(),
+            Self::Damaged(_) | Self::OtherShard { .. } => true,
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 //! of its own, so that what it finds holds until the commit. Whoever moves a
 //! prefix takes the lock exclusively.
 
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -14,21 +13,25 @@ use time::OffsetDateTime;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_domain::{LinkKey, NewLink, Prefix, ShardId};
+use waypost_runtime::database::Schema;
 
 use super::columns::{link_columns, owner};
 use super::rules::{self, OnWrite};
 use super::{
     Change, Created, Cursor, Error, LinkStore, Place, Poll, PrefixOwner, Purpose, Resolved,
-    Session, Write, Written, migrations,
+    Session, Write, Written,
 };
 
 mod create;
 mod rows;
 
-const STEPS: &[(&str, &str)] = &[(
-    "links",
-    include_str!("../../migrations/postgres/0001_links.sql"),
-)];
+const SCHEMA: Schema = Schema {
+    table: "_sqlx_migrations",
+    steps: &[(
+        "links",
+        include_str!("../../migrations/postgres/0001_links.sql"),
+    )],
+};
 
 /// What the server allows each of our statements and transactions. A process that
 /// stops halfway holds no lock longer than this.
@@ -38,9 +41,6 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// The longest that the leader of the relay may say nothing.
 const RELAY_IDLE: Duration = Duration::from_secs(3);
-
-/// The same for a change of the schema, which may wait for another process's.
-const PREPARE: Duration = Duration::from_secs(60);
 
 /// Advisory locks are named by two numbers; the first is ours, "Wp".
 const BEGIN_WRITE: &str =
@@ -56,13 +56,10 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Knows how to reach a database; nothing is connected yet.
-    ///
-    /// # Errors
-    /// If the URL is none.
-    pub fn new(url: &str, shard: ShardId, key_ring: KeyRing) -> Result<Self, sqlx::Error> {
+    #[must_use]
+    pub fn new(options: PgConnectOptions, shard: ShardId, key_ring: KeyRing) -> Self {
         let millis = |time: Duration| time.as_millis().to_string();
-        let options = PgConnectOptions::from_str(url)?
-            .application_name(&format!("waypost-shard-{shard}"))
+        let options = options
             .options([
                 ("lock_timeout", millis(LOCK)),
                 (
@@ -75,11 +72,11 @@ impl PostgresStore {
                 ("tcp_keepalives_count", "3".to_owned()),
             ])
             .disable_statement_logging();
-        Ok(Self {
+        Self {
             options,
             shard,
             key_ring,
-        })
+        }
     }
 
     /// Options for the statements of requests. All of them look keys up by an index.
@@ -119,14 +116,7 @@ impl LinkStore for PostgresStore {
     }
 
     async fn prepare(&self, map: &ShardMap) -> Result<(), Error> {
-        let timeout = [("statement_timeout", PREPARE.as_millis().to_string())];
-        let lock = [("lock_timeout", PREPARE.as_millis().to_string())];
-        let options = self.options.clone().options(timeout).options(lock);
-        let mut connection = options.connect().await?;
-        // `run` would ask of the caller's future what it cannot promise.
-        migrations::migrator(STEPS)
-            .run_direct(None, &mut connection, false)
-            .await?;
+        let mut connection = SCHEMA.apply_to_postgres(&self.options).await?;
         let mut tx = connection
             .begin_with("BEGIN; -- shard.begin_seed\nSELECT pg_advisory_xact_lock(22384, 1)")
             .await?;

@@ -11,20 +11,24 @@ use tokio::sync::{Mutex, MutexGuard};
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_domain::{LinkKey, NewLink, Prefix, ShardId, Timestamp};
+use waypost_runtime::database::Schema;
 
 use super::columns::{link_columns, owner};
 use super::rules::{self, OnExisting, OnWrite};
 use super::{
     Change, Created, Cursor, Error, LinkStore, Place, Poll, PrefixOwner, Purpose, Resolved,
-    Session, Write, Written, migrations,
+    Session, Write, Written,
 };
 
 mod rows;
 
-const STEPS: &[(&str, &str)] = &[(
-    "links",
-    include_str!("../../migrations/sqlite/0001_links.sql"),
-)];
+const SCHEMA: Schema = Schema {
+    table: "_sqlx_migrations",
+    steps: &[(
+        "links",
+        include_str!("../../migrations/sqlite/0001_links.sql"),
+    )],
+};
 
 /// How long a connection waits for another's lock. Only a second process on the
 /// same file, such as a backup, ever holds one.
@@ -86,9 +90,7 @@ impl LinkStore for SqliteStore {
 
     async fn prepare(&self, map: &ShardMap) -> Result<(), Error> {
         let mut writer = self.0.writer.lock().await;
-        migrations::migrator(STEPS)
-            .run_direct(None, &mut *writer, false)
-            .await?;
+        SCHEMA.apply(&mut *writer).await?;
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
         let found: Option<String> = sqlx::query_scalar("-- shard.identity\nSELECT id FROM shard")
             .fetch_optional(&mut *tx)

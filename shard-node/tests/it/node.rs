@@ -57,11 +57,8 @@ impl Node {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let of_node = process.clone();
-        let task =
-            tokio::spawn(
-                async move { waypost_shard_node::serve_on(listener, &options, of_node).await },
-            );
+        let serving = waypost_shard_node::serve_on(listener, options, process.clone());
+        let task = tokio::spawn(serving);
         let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
         let token = ServiceToken::parse(&TOKEN.replace(' ', "-")).unwrap();
         Self {

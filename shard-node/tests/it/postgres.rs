@@ -24,7 +24,8 @@ pub(crate) async fn open() -> Shard {
 
 impl Shard {
     pub(crate) fn at(url: String) -> Self {
-        let store = PostgresStore::new(&url, shard("s0"), key_ring()).unwrap();
+        let options = PgConnectOptions::from_str(&url).unwrap();
+        let store = PostgresStore::new(options, shard("s0"), key_ring());
         Self { url, store }
     }
 
