@@ -1,0 +1,4 @@
+//! The developer entry as people and load tests use it: as a program.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cluster;
