@@ -91,10 +91,16 @@ impl Sandbox {
         &self.folder
     }
 
+    /// The folder with a log of each process.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.folder.join("logs")
+    }
+
     /// Where the process of that name writes what it has to say.
     #[must_use]
     pub fn log(&self, name: &str) -> PathBuf {
-        self.folder.join("logs").join(format!("{name}.log"))
+        self.logs().join(format!("{name}.log"))
     }
 
     /// Stops every process and removes the folder, and returns when that is done.
@@ -170,7 +176,7 @@ impl Sandbox {
     }
 
     fn print_logs(&self) {
-        let Ok(entries) = fs::read_dir(self.folder.join("logs")) else {
+        let Ok(entries) = fs::read_dir(self.logs()) else {
             return;
         };
         for path in entries.flatten().map(|entry| entry.path()) {

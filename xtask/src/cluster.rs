@@ -14,6 +14,7 @@ use waypost_testbed::service::Kind;
 use waypost_testbed::{Cluster, Sandbox};
 
 use crate::Error;
+use crate::packages::{self, Purpose};
 use crate::steps::{self, Steps};
 
 /// How often the supervisor looks for dead processes.
@@ -51,7 +52,7 @@ pub(crate) struct Up {
     /// Start a process of ours again when it dies, and rewrite the file
     #[arg(long)]
     supervise: bool,
-    /// Leave the limits of rates and connections on
+    /// Leave the limit of connections on
     #[arg(long)]
     limits: bool,
     /// Cargo's profile to build with: dev, release or dist
@@ -130,6 +131,8 @@ fn attend(events: &Receiver<Event>, file: &Path, is_supervised: bool) -> Result<
     let (url, path) = (cluster.url(0), file.display());
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("xtask: the cluster is up after {seconds:.1} s: {url}, {path}; ^C ends it");
+    let logs = cluster.sandbox().logs();
+    eprintln!("xtask: the logs are in {}", logs.display());
     let mut revived = Instant::now();
     loop {
         match events.recv_timeout(LOOK) {
@@ -150,13 +153,15 @@ fn attend(events: &Receiver<Event>, file: &Path, is_supervised: bool) -> Result<
     Ok(())
 }
 
-/// Builds our programs; answers their folder.
+/// Builds our programs on what the machine must have; answers their folder.
 fn build(profile: &str) -> Result<PathBuf, Error> {
+    let mut steps = Steps::default();
+    packages::install_missing(&mut steps, Purpose::RunCluster)?;
     let mut arguments = vec!["build", "--profile", profile];
     for kind in Kind::ALL {
         arguments.extend(["-p", kind.program(), "--bin", kind.program()]);
     }
-    Steps::default().cargo(&arguments)?;
+    steps.cargo(&arguments)?;
     // The profile dev is the one whose folder is not called after it.
     let folder = if profile == "dev" { "debug" } else { profile };
     Ok(steps::target_folder()?.join(folder))

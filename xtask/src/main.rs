@@ -12,6 +12,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::packages::Purpose;
+use crate::steps::Steps;
+
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
 struct Cli {
@@ -23,9 +26,9 @@ struct Cli {
 enum Task {
     /// Install what is missing, build every program and run every test
     Test(test::Options),
-    /// Install what is missing to build and to test
+    /// Install what is missing to build, to run a cluster and to test
     Packages,
-    /// Format, lints and unit tests: the fast loop
+    /// Install what is missing to build; then format, lints and unit tests: the fast loop
     Check,
     /// Write the tables of options into the documentation
     Docs(docs::Options),
@@ -48,7 +51,7 @@ enum Error {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test(options) => test::run(&options),
-        Task::Packages => packages::install_missing(&mut steps::Steps::default()),
+        Task::Packages => packages::install_missing(&mut Steps::default(), Purpose::Test),
         Task::Check => check::run(),
         Task::Docs(options) => docs::run(&options),
         Task::Broker => broker::run(),

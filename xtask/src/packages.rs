@@ -9,52 +9,71 @@ use waypost_testbed::{broker, postgres};
 use crate::Error;
 use crate::steps::Steps;
 
+/// What somebody is about to do; each needs what those before it need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    Build,
+    RunCluster,
+    Test,
+}
+
 /// Something that comes in a package of Debian's.
 struct Need {
     package: &'static str,
+    /// The least that takes it: nobody waits for a browser in order to build.
+    purpose: Purpose,
     is_met: fn() -> bool,
 }
 
 const NEEDS: [Need; 8] = [
-    Need {
-        package: "postgresql",
-        is_met: postgres::is_installed,
-    },
-    Need {
-        package: "redis-server",
-        is_met: || is_in_path("redis-server"),
-    },
-    // The pages are looked at in a real browser.
-    Need {
-        package: "chromium",
-        is_met: || is_in_path("chromium"),
-    },
-    Need {
-        package: "chromium-driver",
-        is_met: || is_in_path("chromedriver"),
-    },
-    // The rest builds rdkafka.
+    // The first three build rdkafka.
     Need {
         package: "zlib1g-dev",
+        purpose: Purpose::Build,
         is_met: || has_header("zlib.h"),
     },
     Need {
         package: "g++",
+        purpose: Purpose::Build,
         is_met: || is_in_path("c++") || is_in_path("g++"),
     },
     Need {
         package: "make",
+        purpose: Purpose::Build,
         is_met: || is_in_path("make"),
     },
     Need {
+        package: "postgresql",
+        purpose: Purpose::RunCluster,
+        is_met: postgres::is_installed,
+    },
+    Need {
+        package: "redis-server",
+        purpose: Purpose::RunCluster,
+        is_met: || is_in_path("redis-server"),
+    },
+    // Fetches the prebuilt broker.
+    Need {
         package: "python3-pip",
+        purpose: Purpose::RunCluster,
         is_met: || !is_pip_needed() || has_pip(),
+    },
+    // The pages are looked at in a real browser.
+    Need {
+        package: "chromium",
+        purpose: Purpose::Test,
+        is_met: || is_in_path("chromium"),
+    },
+    Need {
+        package: "chromium-driver",
+        purpose: Purpose::Test,
+        is_met: || is_in_path("chromedriver"),
     },
 ];
 
 /// Installs what is missing as root or through sudo, or says what to install.
-pub(crate) fn install_missing(steps: &mut Steps) -> Result<(), Error> {
-    let missing = missing();
+pub(crate) fn install_missing(steps: &mut Steps, purpose: Purpose) -> Result<(), Error> {
+    let missing = missing(purpose);
     if missing.is_empty() {
         return Ok(());
     }
@@ -78,7 +97,7 @@ pub(crate) fn install_missing(steps: &mut Steps) -> Result<(), Error> {
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&missing);
     steps.run(&mut apt(&install))?;
-    match self::missing().as_slice() {
+    match self::missing(purpose).as_slice() {
         [] => Ok(()),
         left => Err(Error::Step(format!(
             "these packages did not bring what is needed: {}",
@@ -87,8 +106,9 @@ pub(crate) fn install_missing(steps: &mut Steps) -> Result<(), Error> {
     }
 }
 
-fn missing() -> Vec<&'static str> {
-    let unmet = NEEDS.iter().filter(|need| !(need.is_met)());
+fn missing(purpose: Purpose) -> Vec<&'static str> {
+    let needed = NEEDS.iter().filter(|need| need.purpose <= purpose);
+    let unmet = needed.filter(|need| !(need.is_met)());
     unmet.map(|need| need.package).collect()
 }
 

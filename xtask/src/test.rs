@@ -12,7 +12,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let mut steps = Steps::default();
-    packages::install_missing(&mut steps)?;
+    packages::install_missing(&mut steps, packages::Purpose::Test)?;
     // The tests of the cluster start these.
     steps.cargo(&["build", "--workspace", "--bins"])?;
     docs::check()?;

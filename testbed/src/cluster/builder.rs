@@ -91,8 +91,7 @@ impl Builder {
         self
     }
 
-    /// Whether the gateways limit rates and connections; off, load tests measure
-    /// the system.
+    /// Whether the gateways limit connections; off, load tests measure the system.
     #[must_use]
     pub fn limits(mut self, are_on: bool) -> Self {
         self.has_limits = are_on;
