@@ -1,6 +1,6 @@
 //! What a lost peer costs: never a redirect of a stored link, never a click.
 
-use waypost_testbed::Cluster;
+use waypost_testbed::{Cluster, Service};
 
 use super::{User, small};
 use crate::patience::wait_until;
@@ -142,9 +142,31 @@ fn what_is_in_memory_is_followed_with_the_shard_killed_and_nothing_else_is_said_
     });
 }
 
-/// The sum of a metric over its labels.
+#[test]
+fn a_gateway_starts_and_follows_stored_links_with_nothing_up_but_the_shard() {
+    let cluster = small().start().unwrap();
+    let [here, there] = users(&cluster);
+    let links = Links::create(&here);
+    cluster.redis.kill().unwrap();
+    cluster.broker.pause().unwrap();
+    cluster.keygens[0].kill().unwrap();
+    cluster.consumers[0].kill().unwrap();
+    // It had the links in memory, and has not any more.
+    cluster.gateways[0].restart().unwrap();
+    links.follow_all(&here, 2);
+    cluster.broker.resume().unwrap();
+    cluster.consumers[0].restart().unwrap();
+    links.wait_counted(&there, 2);
+}
+
+/// The sum of a gateway's metric over its labels.
 pub(super) fn metric(cluster: &Cluster, gateway: usize, name: &str) -> f64 {
-    let url = format!("http://{}/metrics", cluster.gateways[gateway].admin());
+    metric_of(&cluster.gateways[gateway], name)
+}
+
+/// The sum of a metric over its labels.
+pub(super) fn metric_of(service: &Service, name: &str) -> f64 {
+    let url = format!("http://{}/metrics", service.admin());
     let text = reqwest::blocking::get(url).unwrap().text().unwrap();
     text.lines()
         .filter(|line| line.starts_with(name))
