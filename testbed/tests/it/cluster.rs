@@ -2,6 +2,7 @@
 
 mod clicks;
 mod input;
+mod keys;
 mod links;
 mod outages;
 mod restarts;

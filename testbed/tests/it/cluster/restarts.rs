@@ -11,7 +11,16 @@ use waypost_testbed::service::{Kind, Service};
 use super::{User, small};
 use crate::patience::wait_until;
 
+/// A gateway takes connections while it is a lame duck, then keeps those that are
+/// idle for up to 10 s, as the clients here leave theirs, and hands its last clicks
+/// to the broker; the rest is for a busy machine. After its grace period of 25 s it
+/// would end itself, and call that a failure.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// [`Traffic::balance`] asks every 5 ms, so that it has a hundred chances to see
+/// that a gateway is going away: enough on a busy machine, too. The default of 3 s
+/// is for real load balancers, and would only make this longer.
+const LAME_DUCK_MS: &str = "500";
 
 /// Requests without pause to the gateways that are ready, as from a load balancer
 /// that asks them every few milliseconds; whatever goes wrong is a failed request.
@@ -25,26 +34,24 @@ struct Traffic<'a> {
 }
 
 impl Traffic<'_> {
-    /// The third of four threads edits, the others follow.
+    /// The third of four threads edits, the fourth creates, the others follow.
     fn run(&self, thread: usize) {
         let mut turn = thread;
         while !self.ended.load(Ordering::Relaxed) {
             let slug = &self.slugs[turn % self.slugs.len()];
-            let (status, expected) = if thread == 2 {
-                let edit = json!({ "title": turn.to_string() });
-                let path = format!("/api/v1/links/{slug}");
-                (
-                    self.send(turn, |user| user.request("PATCH", &path, Some(&edit))),
-                    200,
-                )
-            } else {
-                let path = format!("/{slug}");
-                (
-                    self.send(turn, |user| user.request("GET", &path, None)),
-                    302,
-                )
+            let (method, path, body, expected) = match thread {
+                2 => {
+                    let edit = json!({ "title": turn.to_string() });
+                    ("PATCH", format!("/api/v1/links/{slug}"), Some(edit), 200)
+                }
+                3 => {
+                    let new = json!({ "url": "https://example.com/meanwhile" });
+                    ("POST", "/shorten".to_owned(), Some(new), 201)
+                }
+                _ => ("GET", format!("/{slug}"), None, 302),
             };
-            assert_eq!(status, expected, "{slug}");
+            let status = self.send(turn, |user| user.request(method, &path, body.as_ref()));
+            assert_eq!(status, expected, "{method} {path}");
             self.done.fetch_add(1, Ordering::Relaxed);
             turn += 1;
         }
@@ -86,7 +93,7 @@ impl Traffic<'_> {
 fn gateways_and_shard_nodes_restart_without_a_failed_request() {
     let cluster = small()
         .nodes_per_shard(2)
-        .set(Kind::Gateway, "WAYPOST_LAME_DUCK_MS", "500")
+        .set(Kind::Gateway, "WAYPOST_LAME_DUCK_MS", LAME_DUCK_MS)
         // Nothing is kept in memory, so that every redirect needs its shard.
         .set(Kind::Gateway, "WAYPOST_L1_MIB", "0")
         .set(Kind::Gateway, "WAYPOST_REDIS", "")
