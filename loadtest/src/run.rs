@@ -25,6 +25,9 @@ const LEAD: Duration = Duration::from_millis(20);
 /// Steps that wait for a worker: one is run at a time.
 const STEPS_AHEAD: usize = 1;
 
+/// Between two lines of progress.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Why a run ends without a report.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -142,10 +145,10 @@ impl<'a> Fleet<'a> {
                 .name(format!("load-{index}"))
                 .spawn(move || {
                     // Nobody listens any more only when the run has failed.
-                    let done = || {
+                    let done = move || {
                         let _ = tell.send(());
                     };
-                    worker::run(&plan, &traffic, share, receiver, done)
+                    worker::run(plan, traffic, share, receiver, done)
                 })
                 .map_err(Error::Worker)?;
             workers.push(Member { steps, thread });
@@ -202,34 +205,35 @@ impl<'a> Fleet<'a> {
         Ok(conclude(self.plan, rate, &records, timeline))
     }
 
-    /// Prints a line a second until all workers are done.
+    /// Prints a line a second until all workers are done, and one for what is
+    /// left then, unless that is too short to make a rate of.
     fn watch(&self, start: Instant, records: &[SharedRecord]) -> Result<Vec<Tick>, Error> {
         let mut timeline = Vec::new();
         let mut busy = self.workers.len();
         let mut last = start;
-        let mut next = start + Duration::from_secs(1);
         while busy > 0 {
+            let next = last + SECOND;
             let left = next.saturating_duration_since(Instant::now());
             match self.done.recv_timeout(left) {
                 Ok(()) => busy -= 1,
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::WorkerLost),
                 Err(RecvTimeoutError::Timeout) => {
-                    let now = Instant::now();
-                    let tick = Tick::new(now - start, now - last, &seen_since(records));
-                    eprintln!("{}", report::text::progress(&tick));
-                    timeline.push(tick);
-                    last = now;
-                    next += Duration::from_secs(1);
+                    timeline.push(tell(start, last, next, records));
+                    last = next;
                 }
             }
             // A worker that fails never reports; its thread is over.
-            let lost = self
+            if self
                 .workers
                 .iter()
-                .any(|worker| worker.thread.is_finished());
-            if lost {
+                .any(|worker| worker.thread.is_finished())
+            {
                 return Err(Error::WorkerLost);
             }
+        }
+        let now = Instant::now();
+        if now.saturating_duration_since(last) >= SECOND / 2 {
+            timeline.push(tell(start, last, now, records));
         }
         Ok(timeline)
     }
@@ -242,6 +246,12 @@ impl<'a> Fleet<'a> {
         }
         Ok(())
     }
+}
+
+fn tell(start: Instant, last: Instant, now: Instant, records: &[SharedRecord]) -> Tick {
+    let tick = Tick::new(now - start, now - last, &seen_since(records));
+    eprintln!("{}", report::text::progress(&tick));
+    tick
 }
 
 fn seen_since(records: &[SharedRecord]) -> Second {

@@ -65,18 +65,19 @@ pub struct Share {
 /// # Errors
 /// When the system gives no event loop or timer.
 pub fn run(
-    plan: &Plan,
-    traffic: &Arc<Traffic>,
+    plan: Plan,
+    traffic: Arc<Traffic>,
     share: Share,
     mut steps: mpsc::Receiver<Step>,
-    mut done: impl FnMut(),
+    mut done: impl FnMut() + Send + 'static,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(TASKS_BETWEEN_TIMERS)
         .build()?;
-    runtime.block_on(async {
-        let mut pacer = Pacer::start(plan, traffic, share).await?;
+    let work = async move {
+        tokio::spawn(keep_a_timer());
+        let mut pacer = Pacer::start(&plan, &traffic, share).await?;
         // Tells that the connections stand.
         done();
         while let Some(step) = steps.recv().await {
@@ -84,7 +85,20 @@ pub fn run(
             done();
         }
         Ok(())
-    })
+    };
+    // The pacer is a task of its own because waking the future that a runtime
+    // blocks on takes a system call, and the pacer wakes for each request.
+    runtime.block_on(async { tokio::spawn(work).await? })
+}
+
+/// Keeps a timer running that ends before any request's deadline. A deadline
+/// that became the earliest timer of all would wake the event loop by a system
+/// call, for each request.
+async fn keep_a_timer() {
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        ticks.tick().await;
+    }
 }
 
 struct Pacer {
