@@ -14,6 +14,7 @@ use crate::objective::{Bound, Objective};
 use crate::options::Plan;
 use crate::record::{Latencies, Second, Tally};
 use crate::schedule::Arrivals;
+use crate::span::Pretty;
 
 /// A step whose answers come at less than this share of the rate they were due
 /// at is past saturation.
@@ -277,6 +278,15 @@ impl Percentiles {
             p999: at(99.9),
             max: millis(latencies.max()),
         }
+    }
+
+    /// Some of the values in their units, or dashes: without any latency there
+    /// is no percentile, and a 0 would look like a good one.
+    fn for_reading<const N: usize>(&self, values: [f64; N]) -> [String; N] {
+        values.map(|millis| match self.count {
+            0 => "-".to_owned(),
+            _ => Pretty(Duration::from_secs_f64(millis / 1e3)).to_string(),
+        })
     }
 }
 

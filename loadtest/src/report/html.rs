@@ -159,8 +159,8 @@ fn write_row(page: &mut String, name: &str, (requests, errors): (u64, u64), at: 
         page,
         "<tr><td>{name}</td><td>{requests}</td><td>{errors}</td>"
     );
-    for millis in [at.p50, at.p90, at.p95, at.p99, at.p999, at.max] {
-        let _ = write!(page, "<td>{}</td>", pretty(millis));
+    for latency in at.for_reading([at.p50, at.p90, at.p95, at.p99, at.p999, at.max]) {
+        let _ = write!(page, "<td>{latency}</td>");
     }
     page.push_str("</tr>\n");
 }

@@ -95,17 +95,11 @@ fn write_step(out: &mut String, step: &StepReport) -> fmt::Result {
 }
 
 fn write_row(out: &mut String, name: &str, seen: &KindReport, at: &Percentiles) -> fmt::Result {
-    writeln!(
-        out,
-        "  {name:<18}{:>10}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}",
-        seen.requests,
-        seen.errors,
-        pretty(at.p50),
-        pretty(at.p90),
-        pretty(at.p99),
-        pretty(at.p999),
-        pretty(at.max)
-    )
+    write!(out, "  {name:<18}{:>10}{:>8}", seen.requests, seen.errors)?;
+    for latency in at.for_reading([at.p50, at.p90, at.p99, at.p999, at.max]) {
+        write!(out, "{latency:>9}")?;
+    }
+    writeln!(out)
 }
 
 /// An objective with what was seen, in one line.

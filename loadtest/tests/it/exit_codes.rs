@@ -29,6 +29,8 @@ async fn missed_objectives_exit_with_1() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("redirect, status 503: 50"), "{text}");
+    // No latency was seen, so none is claimed.
+    assert!(!text.contains("0us"), "{text}");
 }
 
 #[tokio::test]
