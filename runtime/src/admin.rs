@@ -22,7 +22,14 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What must hold before a process is ready. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
+pub struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By name, whether it holds.
+    conditions: BTreeMap<&'static str, bool>,
+    is_draining: bool,
+}
 
 impl Readiness {
     /// Adds a condition, which does not hold yet.
@@ -36,17 +43,32 @@ impl Readiness {
         condition
     }
 
-    /// The conditions that do not hold.
+    /// What does not hold. A process that has not named its conditions yet has not
+    /// started.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        self.lock()
+        let state = self.lock();
+        let mut missing: Vec<&'static str> = state
+            .conditions
             .iter()
             .filter(|(_, holds)| !**holds)
             .map(|(name, _)| *name)
-            .collect()
+            .collect();
+        if state.conditions.is_empty() {
+            missing.push("started");
+        }
+        if state.is_draining {
+            missing.push("not draining");
+        }
+        missing
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, bool>> {
+    /// From now on the process is not ready, whatever else holds.
+    pub(crate) fn drain(&self) {
+        self.lock().is_draining = true;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -60,7 +82,7 @@ pub struct Condition {
 
 impl Condition {
     pub fn set(&self, holds: bool) {
-        self.readiness.lock().insert(self.name, holds);
+        self.readiness.lock().conditions.insert(self.name, holds);
     }
 }
 
@@ -139,4 +161,21 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
         header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_only_between_its_start_and_its_drain() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.missing(), ["started"]);
+        let reached = readiness.condition("database reached");
+        assert_eq!(readiness.missing(), ["database reached"]);
+        reached.set(true);
+        assert!(readiness.missing().is_empty());
+        readiness.drain();
+        assert_eq!(readiness.missing(), ["not draining"]);
+    }
 }

@@ -188,12 +188,10 @@ async fn start_admin<C: Options>(options: &C, process: &Process) -> Result<(), E
         .shutdown
         .on_signals()
         .map_err(|error| Error::failed("listen to signals", error))?;
-    let drained = process.readiness.condition("not draining");
-    drained.set(true);
-    let shutdown = process.shutdown.clone();
+    let (shutdown, readiness) = (process.shutdown.clone(), process.readiness.clone());
     tokio::spawn(async move {
         shutdown.requested().await;
-        drained.set(false);
+        readiness.drain();
     });
     tokio::spawn(admin::serve(
         listener,
