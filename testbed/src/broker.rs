@@ -85,6 +85,7 @@ pub struct Broker {
     servers: String,
     topic: String,
     own: Option<(Process, Port)>,
+    is_stand_in: bool,
 }
 
 impl Broker {
@@ -125,6 +126,7 @@ impl Broker {
         port: Port,
         advertised: Option<&str>,
     ) -> Result<Self> {
+        let is_stand_in = source == Source::Wheel;
         let (program, engine) = match source {
             Source::External(servers) => return Self::external(servers),
             Source::Nisshi(program) => (program, "memory://nisshi/"),
@@ -155,6 +157,7 @@ impl Broker {
             servers,
             topic: "clicks".to_owned(),
             own: Some((Process::start(sandbox, spec)?, port)),
+            is_stand_in,
         };
         broker.wait_ready()?;
         Ok(broker)
@@ -170,6 +173,7 @@ impl Broker {
             servers,
             topic,
             own: None,
+            is_stand_in: false,
         })
     }
 
@@ -196,6 +200,14 @@ impl Broker {
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// Whether it is the prebuilt older one. A consumer that lives through a restart
+    /// of it breaks: it then answers fetches without a topic's id, which Kafka never
+    /// does, and librdkafka 2.12 reads through a null pointer.
+    #[must_use]
+    pub fn is_stand_in(&self) -> bool {
+        self.is_stand_in
     }
 
     /// None if it is not ours.
