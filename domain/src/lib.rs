@@ -18,8 +18,8 @@ pub mod timestamp;
 pub mod version;
 
 pub use link::{
-    Change, Conditions, CreateId, DomainId, Link, LinkId, LinkKey, NewLink, Patch, RedirectStatus,
-    SlugKind, State, Verdict,
+    Change, ChangeId, Conditions, CreateId, DomainId, Link, LinkId, LinkKey, NewLink, Patch,
+    RedirectStatus, SlugKind, State, Verdict,
 };
 pub use long_url::LongUrl;
 pub use shard::{Epoch, ShardId};

@@ -29,6 +29,11 @@ pub struct LinkId(pub Uuid);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CreateId(pub Uuid);
 
+/// Names one edit or deletion: the retry of one whose answer was lost is recognised
+/// by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeId(pub Uuid);
+
 /// How a redirect is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RedirectStatus {

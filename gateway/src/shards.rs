@@ -6,6 +6,7 @@ mod peer;
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
 use waypost_domain::{Epoch, Link, LinkKey, NewLink, Patch, Prefix, ShardId, signature::KeyRing};
 use waypost_proto::link::{DeleteRequest, UpdateRequest};
 use waypost_proto::transport::Transport;
@@ -180,6 +181,7 @@ impl Shards {
             tenant: tenant.to_owned(),
             if_version,
             patch: Some(patch.into()),
+            change_id: Uuid::new_v4().as_bytes().to_vec(),
         };
         self.at_owner(key.slug.prefix(), |shard| {
             let peer = Arc::clone(&self.0.peers[shard.get()]);
@@ -203,6 +205,7 @@ impl Shards {
             key: Some(key.into()),
             tenant: tenant.to_owned(),
             if_version,
+            change_id: Uuid::new_v4().as_bytes().to_vec(),
         };
         self.at_owner(key.slug.prefix(), |shard| {
             let peer = Arc::clone(&self.0.peers[shard.get()]);

@@ -4,7 +4,6 @@
 pub mod auth;
 pub mod cache;
 pub mod convert;
-pub mod refusal;
 pub mod transport;
 
 pub use generated::analytics::v1 as analytics;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Response, header};
 use tokio::net::TcpListener;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
@@ -22,6 +23,13 @@ pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Error>;
 #[derive(Debug, thiserror::Error)]
 #[error("failed to reach the service")]
 pub struct Error(#[source] BoxError);
+
+/// Whether no server has spoken: such a status is made of a broken transport, which
+/// is its source, whatever its code.
+#[must_use]
+pub fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
 
 /// A transport over the network. Each request carries the service token.
 #[must_use]

@@ -28,7 +28,8 @@ const MAX_ITEMS: usize = 16_384;
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// One thing to do with a session, to many items at a time.
+/// One thing to do with a session, to many items at a time. Doing it twice is as good
+/// as once, so that a session that was lost while idle can be made up for.
 pub trait Operation<S: Session>: Send + Sync + 'static {
     type Item: Send + Sync + 'static;
     type Outcome: Send + 'static;
@@ -37,9 +38,6 @@ pub trait Operation<S: Session>: Send + Sync + 'static {
     const PURPOSE: Purpose;
     /// How many items of several requests share a statement.
     const COALESCE: usize;
-    /// Whether doing it twice is as good as once, so that a session that was lost
-    /// while idle can be made up for.
-    const REPEATABLE: bool;
 
     /// One outcome per item, in order.
     fn run(
@@ -289,7 +287,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
     async fn run(&mut self, items: &[O::Item]) -> Result<Vec<O::Outcome>, Refusal> {
         let fresh = self.session.is_none();
         match self.attempt(items).await {
-            Err(Refusal::Unavailable) if O::REPEATABLE && !fresh => self.attempt(items).await,
+            Err(Refusal::Unavailable) if !fresh => self.attempt(items).await,
             outcome => outcome,
         }
     }

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
 use tonic::service::Routes;
+use tonic::{Request, Status};
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_proto::auth::ServiceToken;
 use waypost_proto::link::link_service_server::LinkServiceServer;
-use waypost_proto::refusal;
 use waypost_proto::transport;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
@@ -82,7 +81,7 @@ pub async fn serve_on(
         if gate.load(Ordering::Acquire) {
             Ok(request)
         } else {
-            Err(refusal::not_ready("the database was not reached yet"))
+            Err(Status::unavailable("the database was not reached yet"))
         }
     };
     let relaying = async {

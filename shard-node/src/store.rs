@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use waypost_domain::{
-    Epoch, Link, LinkKey, NewLink, Patch, Prefix, ShardId, Timestamp, Version, shard_map::ShardMap,
+    ChangeId, Epoch, Link, LinkKey, NewLink, Patch, Prefix, ShardId, Timestamp, Version,
+    shard_map::ShardMap,
 };
 
 mod columns;
@@ -62,7 +63,8 @@ pub trait Session: Send + 'static {
     ) -> impl Future<Output = Result<Vec<Resolved>, Error>> + Send;
 
     /// Applies an edit or a deletion, and writes what the relay needs to tell it
-    /// on, in one transaction.
+    /// on, in one transaction. After an error it may be stored: repeating the call
+    /// with the same change id is safe.
     fn write(&mut self, write: &Write) -> impl Future<Output = Result<Written, Error>> + Send;
 
     /// The owners of all prefixes.
@@ -120,6 +122,8 @@ pub struct Write {
     pub tenant: String,
     /// The version it must have.
     pub if_version: Option<Version>,
+    /// Names this change, however often it is tried.
+    pub change_id: ChangeId,
     pub kind: WriteKind,
 }
 

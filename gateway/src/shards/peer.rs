@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Status};
 use waypost_domain::{Epoch, Link, LinkKey, NewLink, ShardId, signature::KeyRing};
+use waypost_proto::link as message;
 use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{
     CreateBatchRequest, DeleteRequest, ResolveBatchRequest, UpdateRequest, WriteResponse,
     create_outcome, resolve_outcome, write_response,
 };
-use waypost_proto::{link as message, refusal, transport::Transport};
+use waypost_proto::transport::{self, Transport};
 
 use super::{Created, Error, Item, Resolved, Source, Written};
 use crate::metrics::Metrics;
@@ -27,16 +28,6 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 /// there, so that a lost node costs the budget of retries a few a second, and not
 /// one for every other call.
 const PASSED_OVER: Duration = Duration::from_millis(250);
-
-/// Whether a call may be made again whose answer was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    /// Reads by nature, creates by their `create_id`.
-    Always,
-    /// Edits and deletions: the second would meet what the first has done, and
-    /// report another's change.
-    IfNothingDone,
-}
 
 /// The nodes of one shard.
 pub(crate) struct Peer {
@@ -104,7 +95,6 @@ impl Peer {
             .call(
                 "resolve",
                 READ_DEADLINE,
-                Repeat::Always,
                 request,
                 |mut client, request| async move { client.resolve_batch(request).await },
             )
@@ -154,7 +144,6 @@ impl Peer {
             .call(
                 "create",
                 WRITE_DEADLINE,
-                Repeat::Always,
                 request,
                 |mut client, request| async move { client.create_batch(request).await },
             )
@@ -184,7 +173,6 @@ impl Peer {
             .call(
                 "update",
                 WRITE_DEADLINE,
-                Repeat::IfNothingDone,
                 request,
                 |mut client, request| async move { client.update(request).await },
             )
@@ -197,7 +185,6 @@ impl Peer {
             .call(
                 "delete",
                 WRITE_DEADLINE,
-                Repeat::IfNothingDone,
                 request,
                 |mut client, request| async move { client.delete(request).await },
             )
@@ -236,12 +223,13 @@ impl Peer {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Calls one node, and once more another if the first could not be reached.
+    /// Calls one node, and once more another if the first could not be reached. The
+    /// first may have done what it was asked all the same: creates and changes are
+    /// recognised by their ids, and reads change nothing.
     async fn call<Q, A, F>(
         &self,
         rpc: &'static str,
         deadline: Duration,
-        repeat: Repeat,
         request: Q,
         run: impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
     ) -> Result<A, Error>
@@ -267,12 +255,11 @@ impl Peer {
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
             timer.ended(code_label(status.code()));
-            let unreachable = is_unreachable(status.code()) || refusal::is_of_transport(&status);
+            let unreachable = is_unreachable(status.code()) || transport::is_broken(&status);
             if unreachable {
                 let until = self.now_ms() + PASSED_OVER.as_millis() as u64;
                 self.passed_over[node].store(until, Ordering::Relaxed);
-                let may_repeat = repeat == Repeat::Always || refusal::nothing_done(&status);
-                if failed.is_none() && may_repeat && self.budget.withdraw() {
+                if failed.is_none() && self.budget.withdraw() {
                     tracing::debug!(shard = %self.id, rpc, code = ?status.code(), "asking another node");
                     failed = Some(node);
                     continue;

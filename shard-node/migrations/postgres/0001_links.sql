@@ -22,6 +22,8 @@ CREATE TABLE links (
     tags            text[],
     password_hash   text        COLLATE "C",
     source          bytea,
+    -- The last edit or deletion: the retry of one whose answer was lost meets itself.
+    change_id       uuid,
     PRIMARY KEY (domain, slug)
 );
 

@@ -21,6 +21,7 @@ CREATE TABLE links (
     tags            TEXT,
     password_hash   TEXT,
     source          BLOB,
+    change_id       BLOB,
     PRIMARY KEY (domain, slug)
 ) STRICT, WITHOUT ROWID;
 

@@ -19,8 +19,6 @@ impl<S: Session> Operation<S> for Create {
     const NAME: &'static str = "create";
     const PURPOSE: Purpose = Purpose::Write;
     const COALESCE: usize = 1_024;
-    // An item that is stored already is recognised by its create id.
-    const REPEATABLE: bool = true;
 
     async fn run(session: &mut S, items: &[NewLink]) -> Result<Vec<Created>, Error> {
         session.create_batch(items).await

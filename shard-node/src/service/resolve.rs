@@ -19,7 +19,6 @@ impl<S: Session> Operation<S> for Resolve {
     const PURPOSE: Purpose = Purpose::Read;
     // Larger batches bring no more throughput, and later answers.
     const COALESCE: usize = 128;
-    const REPEATABLE: bool = true;
 
     async fn run(session: &mut S, items: &[LinkKey]) -> Result<Vec<Resolved>, Error> {
         session.resolve_batch(items).await

@@ -1,7 +1,8 @@
 //! `Update` and `Delete`: one link each, under a row lock.
 
 use tonic::Status;
-use waypost_domain::{Patch, Version};
+use uuid::Uuid;
+use waypost_domain::{ChangeId, Patch, Version};
 use waypost_proto::convert::Invalid;
 use waypost_proto::link::{self as message, write_response::Outcome};
 
@@ -20,8 +21,6 @@ impl<S: Session> Operation<S> for Change {
     const PURPOSE: Purpose = Purpose::Write;
     // Each is a transaction of its own, so that none waits for another's row.
     const COALESCE: usize = 1;
-    // The second time the version is another one, or the link is gone.
-    const REPEATABLE: bool = false;
 
     async fn run(session: &mut S, items: &[Write]) -> Result<Vec<Written>, Error> {
         let mut outcomes = Vec::with_capacity(items.len());
@@ -45,6 +44,7 @@ impl<S: LinkStore> Service<S> {
             key: key(request.key)?,
             tenant: request.tenant,
             if_version: version(request.if_version)?,
+            change_id: change_id(&request.change_id)?,
             kind: WriteKind::Update(Box::new(patch)),
         };
         self.write("update", write).await
@@ -58,6 +58,7 @@ impl<S: LinkStore> Service<S> {
             key: key(request.key)?,
             tenant: request.tenant,
             if_version: version(request.if_version)?,
+            change_id: change_id(&request.change_id)?,
             kind: WriteKind::Delete,
         };
         self.write("delete", write).await
@@ -96,4 +97,10 @@ fn version(version: Option<u64>) -> Result<Option<Version>, Invalid> {
         .filter(|version| *version != 0)
         .map(|version| Version::from_stored(version).ok_or(Invalid("if_version")))
         .transpose()
+}
+
+fn change_id(bytes: &[u8]) -> Result<ChangeId, Invalid> {
+    Uuid::from_slice(bytes)
+        .map(ChangeId)
+        .map_err(|_| Invalid("change_id"))
 }

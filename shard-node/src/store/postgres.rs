@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Postgres, Row as _, Transaction
 use time::OffsetDateTime;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
-use waypost_domain::{LinkKey, NewLink, Prefix, ShardId};
+use waypost_domain::{ChangeId, LinkKey, NewLink, Prefix, ShardId};
 use waypost_runtime::database::Schema;
 
 use super::columns::{link_columns, owner};
@@ -235,29 +235,32 @@ impl Session for PostgresSession {
         let existing = sqlx::query(concat!(
             "-- shard.lock\nSELECT ",
             link_columns!(),
-            " FROM links AS l WHERE l.domain = $1 AND l.slug = $2 FOR UPDATE"
+            ", l.change_id FROM links AS l WHERE l.domain = $1 AND l.slug = $2 FOR UPDATE"
         ))
         .bind(rows::domain(key))
         .bind(key.slug.as_str())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(existing) = existing.map(|row| rows::link(&row)).transpose()? else {
+        let Some(row) = existing else {
             tx.rollback().await?;
             return Ok(Written::Absent);
         };
-        let mut link = match rules::on_write(&existing, write, owner.epoch, now) {
+        let (existing, last) = (rows::link(&row)?, row.try_get(20)?);
+        let last = Option::map(last, ChangeId);
+        let mut link = match rules::on_write(&existing, last, write, owner.epoch, now) {
             OnWrite::Write(link) => link,
             refused => {
                 tx.rollback().await?;
                 return Ok(match refused {
                     OnWrite::Gone => Written::Gone(Box::new(existing)),
                     OnWrite::VersionMismatch => Written::VersionMismatch(Box::new(existing)),
+                    OnWrite::Repeat => Written::Link(Box::new(existing)),
                     _ => Written::Absent,
                 });
             }
         };
         link.signature = key_ring.sign(&link);
-        match rows::replace(&mut tx, &link, now).await {
+        match rows::replace(&mut tx, &link, Some(write.change_id), now).await {
             Err(Error::Data(error)) => {
                 tx.rollback().await?;
                 tracing::warn!(%error, "change refused by the database");

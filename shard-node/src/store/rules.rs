@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use waypost_domain::{
-    Epoch, Link, LinkId, NewLink, Slug, SlugKind, State, Timestamp, Version, signature,
+    ChangeId, Epoch, Link, LinkId, NewLink, Slug, SlugKind, State, Timestamp, Version, signature,
 };
 
 use super::{Write, WriteKind};
@@ -30,6 +30,8 @@ pub(super) enum OnWrite {
     Absent,
     Gone,
     VersionMismatch,
+    /// It is the row's last change already.
+    Repeat,
     /// Replace the row by this one.
     Write(Box<Link>),
 }
@@ -63,11 +65,21 @@ pub(super) fn on_existing(
     OnExisting::Recreate(Box::new(life(new, existing.version.next(epoch), now)))
 }
 
-/// Decides about a change of `existing`. The signature is still to be set.
+/// Decides about a change of `existing`, whose last change was `last`. The signature
+/// is still to be set.
 #[must_use]
-pub(super) fn on_write(existing: &Link, write: &Write, epoch: Epoch, now: Timestamp) -> OnWrite {
+pub(super) fn on_write(
+    existing: &Link,
+    last: Option<ChangeId>,
+    write: &Write,
+    epoch: Epoch,
+    now: Timestamp,
+) -> OnWrite {
     if existing.tenant != write.tenant {
         return OnWrite::Absent;
+    }
+    if last == Some(write.change_id) {
+        return OnWrite::Repeat;
     }
     if existing.state == State::Deleted {
         return OnWrite::Gone;

@@ -223,17 +223,18 @@ impl Session for SqliteSession {
         if moved {
             return Ok(Written::Moved(owner));
         }
-        let Some(existing) = rows::stored(&mut tx, &write.key).await? else {
+        let Some((existing, last)) = rows::stored(&mut tx, &write.key).await? else {
             return Ok(Written::Absent);
         };
-        let mut link = match rules::on_write(&existing, write, owner.epoch, now) {
+        let mut link = match rules::on_write(&existing, last, write, owner.epoch, now) {
             OnWrite::Absent => return Ok(Written::Absent),
             OnWrite::Gone => return Ok(Written::Gone(Box::new(existing))),
             OnWrite::VersionMismatch => return Ok(Written::VersionMismatch(Box::new(existing))),
+            OnWrite::Repeat => return Ok(Written::Link(Box::new(existing))),
             OnWrite::Write(link) => link,
         };
         link.signature = self.store.0.key_ring.sign(&link);
-        match rows::replace(&mut tx, &existing, &link, now).await {
+        match rows::replace(&mut tx, &existing, &link, Some(write.change_id), now).await {
             Err(Error::Data(error)) => {
                 tracing::warn!(%error, "change refused by the database");
                 return Ok(Written::Refused);
@@ -327,7 +328,7 @@ impl SqliteStore {
                 replaced: false,
             });
         }
-        let Some(existing) = rows::stored(tx, &new.key).await? else {
+        let Some((existing, _)) = rows::stored(tx, &new.key).await? else {
             return Ok(Created::Conflict);
         };
         match rules::on_existing(&existing, new, owner.epoch, now) {
@@ -338,7 +339,7 @@ impl SqliteStore {
             OnExisting::Conflict => Ok(Created::Conflict),
             OnExisting::Recreate(mut link) => {
                 link.signature = self.0.key_ring.sign(&link);
-                rows::replace(tx, &existing, &link, now).await?;
+                rows::replace(tx, &existing, &link, None, now).await?;
                 Ok(Created::Stored {
                     link,
                     replaced: true,

@@ -1,6 +1,7 @@
 //! What every store must do. Each store runs all of it.
 
-use waypost_domain::{Epoch, Patch, State, Timestamp, Version};
+use uuid::Uuid;
+use waypost_domain::{ChangeId, Epoch, Patch, State, Timestamp, Version};
 use waypost_shard_node::store::{
     Created, Cursor, LinkStore as _, Purpose, Resolved, Session as _, Write, WriteKind, Written,
 };
@@ -27,6 +28,7 @@ macro_rules! conformance {
             the_same_slug_twice_in_a_batch_is_stored_once
             an_update_changes_what_it_names_and_nothing_else
             an_update_of_a_wrong_version_changes_nothing
+            a_change_that_is_tried_twice_is_made_once
             another_tenants_link_is_absent_to_writes
             a_deleted_link_is_a_tombstone_and_stays_one
             an_owner_recreates_an_alias_with_a_new_life_and_a_higher_version
@@ -190,6 +192,7 @@ pub(crate) async fn an_update_of_a_wrong_version_changes_nothing(database: &impl
         key: key("vv-link"),
         tenant: "acme".to_owned(),
         if_version: Some(created.version),
+        change_id: ChangeId(Uuid::new_v4()),
         kind: to_url("https://example.org/2"),
     };
     for kind in [stale.kind.clone(), WriteKind::Delete] {
@@ -202,6 +205,41 @@ pub(crate) async fn an_update_of_a_wrong_version_changes_nothing(database: &impl
     stale.if_version = Some(edited.version);
     let deleted = written(&session.write(&stale).await.unwrap());
     assert_eq!(deleted.state, State::Deleted);
+}
+
+pub(crate) async fn a_change_that_is_tried_twice_is_made_once(database: &impl Database) {
+    let mut session = database.session().await;
+    let created = create(&mut session, &alias("rr-link")).await;
+    let edit = Write {
+        key: key("rr-link"),
+        tenant: "acme".to_owned(),
+        // The second try no longer meets it, and is none the worse for it.
+        if_version: Some(created.version),
+        change_id: ChangeId(Uuid::new_v4()),
+        kind: to_url("https://example.org/once"),
+    };
+    let edited = written(&session.write(&edit).await.unwrap());
+    let again = written(&session.write(&edit).await.unwrap());
+    assert_eq!(again, edited);
+    let deletion = Write {
+        if_version: Some(edited.version),
+        change_id: ChangeId(Uuid::new_v4()),
+        kind: WriteKind::Delete,
+        ..edit
+    };
+    let deleted = written(&session.write(&deletion).await.unwrap());
+    let again = written(&session.write(&deletion).await.unwrap());
+    assert_eq!(again, deleted);
+    assert_eq!(session.oldest(10).await.unwrap().len(), 2, "told once each");
+    // Not even the owner's next life of the slug can be deleted by an old retry.
+    let next = create(&mut session, &alias("rr-link")).await;
+    let late = session.write(&deletion).await.unwrap();
+    assert_eq!(late, Written::VersionMismatch(Box::new(next)));
+    let others = Write {
+        tenant: "other".to_owned(),
+        ..deletion
+    };
+    assert_eq!(session.write(&others).await.unwrap(), Written::Absent);
 }
 
 pub(crate) async fn another_tenants_link_is_absent_to_writes(database: &impl Database) {
@@ -359,6 +397,7 @@ pub(crate) async fn the_outbox_has_each_change_once_and_no_create_or_failure(
         key: key("oo-link"),
         tenant: "acme".to_owned(),
         if_version: Version::from_stored(1),
+        change_id: ChangeId(Uuid::new_v4()),
         kind: WriteKind::Delete,
     };
     session.write(&stale).await.unwrap();

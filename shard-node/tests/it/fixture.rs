@@ -6,8 +6,8 @@ use uuid::Uuid;
 use waypost_domain::shard_map::{Shard, ShardMap};
 use waypost_domain::signature::KeyRing;
 use waypost_domain::{
-    CreateId, DomainId, Link, LinkKey, LongUrl, NewLink, Patch, Prefix, RedirectStatus, ShardId,
-    Slug, SlugKind, Version,
+    ChangeId, CreateId, DomainId, Link, LinkKey, LongUrl, NewLink, Patch, Prefix, RedirectStatus,
+    ShardId, Slug, SlugKind, Version,
 };
 use waypost_shard_node::store::{Created, LinkStore, Session, Write, WriteKind, Written};
 
@@ -101,6 +101,7 @@ pub(crate) async fn write(session: &mut impl Session, slug: &str, kind: WriteKin
         key: key(slug),
         tenant: "acme".to_owned(),
         if_version: None,
+        change_id: ChangeId(Uuid::new_v4()),
         kind,
     };
     session.write(&write).await.unwrap()

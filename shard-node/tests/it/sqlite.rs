@@ -139,6 +139,7 @@ async fn the_service_in_process_creates_resolves_and_tells_changes() {
         key: Some((&key("good-link")).into()),
         tenant: "acme".to_owned(),
         if_version: None,
+        change_id: vec![1; 16],
     };
     client.delete(request).await.unwrap();
     let told = loop {

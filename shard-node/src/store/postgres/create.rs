@@ -141,7 +141,7 @@ async fn group(session: &mut PostgresSession, items: &[&NewLink]) -> Result<Vec<
                 OnExisting::Conflict => Created::Conflict,
                 OnExisting::Recreate(mut link) => {
                     link.signature = key_ring.sign(&link);
-                    rows::replace(&mut tx, &link, now).await?;
+                    rows::replace(&mut tx, &link, None, now).await?;
                     *row = (*link).clone();
                     Created::Stored {
                         link,

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use time::OffsetDateTime;
-use waypost_domain::{Link, LinkKey, Timestamp};
+use waypost_domain::{ChangeId, Link, LinkKey, Timestamp};
 
 use crate::store::Error;
 use crate::store::columns::Columns;
@@ -110,10 +110,11 @@ pub(super) async fn insert(
 }
 
 /// Puts a link in the place of its former self, and notes what others must hear:
-/// all parts see the rows as they were before.
+/// all parts see the rows as they were before. Without a `change` a new life begins.
 pub(super) async fn replace(
     tx: &mut PgConnection,
     link: &Link,
+    change: Option<ChangeId>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let at = Timestamp::to_offset_date_time;
@@ -126,7 +127,7 @@ pub(super) async fn replace(
                state = $7, version = $8, created_at = $9, updated_at = $10, valid_since = $11,
                valid_until = $12, max_visits = $13, title = $14, tags = $15::text::text[],
                forward_query = $16, password_hash = $17, create_id = $18, source = $19,
-               signature = $20
+               signature = $20, change_id = $22
             WHERE domain = $1 AND slug = $2
          ), told AS (
             INSERT INTO outbox (domain, slug) VALUES ($1, $2)
@@ -155,6 +156,7 @@ pub(super) async fn replace(
     .bind(&link.source)
     .bind(&link.signature[..])
     .bind(at(now))
+    .bind(change.map(|id| id.0))
     .execute(tx)
     .await?;
     Ok(())

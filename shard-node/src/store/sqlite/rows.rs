@@ -2,26 +2,27 @@
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use waypost_domain::{Link, LinkKey, Timestamp};
+use waypost_domain::{ChangeId, Link, LinkKey, Timestamp};
 
 use crate::store::columns::{Columns, link_columns};
 use crate::store::{Change, Error, Place};
 
+/// A link and its last change.
 pub(super) async fn stored(
     tx: &mut SqliteConnection,
     key: &LinkKey,
-) -> Result<Option<Link>, Error> {
-    sqlx::query(concat!(
+) -> Result<Option<(Link, Option<ChangeId>)>, Error> {
+    let row = sqlx::query(concat!(
         "-- shard.stored\nSELECT ",
         link_columns!(),
-        " FROM links AS l WHERE l.domain = ?1 AND l.slug = ?2"
+        ", l.change_id FROM links AS l WHERE l.domain = ?1 AND l.slug = ?2"
     ))
     .bind(i64::from(key.domain.0))
     .bind(key.slug.as_str())
     .fetch_optional(tx)
-    .await?
-    .map(|row| link(&row))
-    .transpose()
+    .await?;
+    let read = |row: SqliteRow| Ok((link(&row)?, Option::map(row.try_get(20)?, ChangeId)));
+    row.map(read).transpose()
 }
 
 /// Inserts a row; false if the slug has one.
@@ -44,10 +45,12 @@ pub(super) async fn insert(tx: &mut SqliteConnection, link: &Link) -> Result<boo
 }
 
 /// Puts a link in the place of its former self, and notes what others must hear.
+/// Without a `change` a new life begins.
 pub(super) async fn replace(
     tx: &mut SqliteConnection,
     old: &Link,
     new: &Link,
+    change: Option<ChangeId>,
     now: Timestamp,
 ) -> Result<(), Error> {
     bind(
@@ -56,11 +59,13 @@ pub(super) async fn replace(
              UPDATE links SET link_id = ?3, long_url = ?4, redirect_status = ?5, tenant = ?6,
                 state = ?7, version = ?8, created_at = ?9, updated_at = ?10, valid_since = ?11,
                 valid_until = ?12, max_visits = ?13, title = ?14, tags = ?15, forward_query = ?16,
-                password_hash = ?17, create_id = ?18, source = ?19, signature = ?20
+                password_hash = ?17, create_id = ?18, source = ?19, signature = ?20,
+                change_id = ?21
              WHERE domain = ?1 AND slug = ?2",
         ),
         new,
     )
+    .bind(change.map(|id| id.0))
     .execute(&mut *tx)
     .await?;
     sqlx::query(

@@ -45,6 +45,55 @@ fn the_retry_of_a_create_whose_answer_was_lost_makes_no_second_link() {
 }
 
 #[test]
+fn the_retry_of_a_change_whose_answer_was_lost_changes_nothing_twice() {
+    let cluster = small()
+        .nodes_per_shard(2)
+        .gateways(1)
+        .proxied(Link::ShardNodes)
+        .start()
+        .unwrap();
+    let user = User::of(&cluster, 0);
+    let path = format!(
+        "/api/v1/links/{}",
+        user.shorten("https://example.com/first")
+    );
+    let shard = &cluster.shards[0];
+    let lost = |rpc: &str| {
+        let name = "waypost_shard_call_duration_seconds_count{result=\"timeout\",rpc=";
+        metric(&cluster, 0, &format!("{name}\"{rpc}\""))
+    };
+    shard.nodes[0].proxy().unwrap().set(Mode::DropReplies);
+    let mut edits = 0;
+    while lost("update") < 1.0 {
+        edits += 1;
+        let edit = json!({ "longUrl": format!("https://example.com/edited/{edits}") });
+        let response = user.send("PATCH", &path, Some(&edit));
+        assert_eq!(response.status(), 200, "{}", response.text().unwrap());
+        assert!(
+            edits < 50,
+            "no edit went through the node that says nothing"
+        );
+    }
+    let told = shard
+        .postgres
+        .query(Shard::DATABASE, "SELECT count(*) FROM audit");
+    assert_eq!(
+        told.unwrap().trim().parse(),
+        Ok(edits),
+        "destinations changed"
+    );
+
+    let mut deletions = 0;
+    while lost("delete") < 1.0 {
+        deletions += 1;
+        let slug = user.shorten("https://example.com/short-lived");
+        let response = user.send("DELETE", &format!("/api/v1/links/{slug}"), None);
+        assert_eq!(response.status(), 204, "{}", response.text().unwrap());
+        assert!(deletions < 50, "no deletion went through that node");
+    }
+}
+
+#[test]
 fn a_write_and_a_read_with_an_old_map_are_answered_moved_and_retried_at_the_right_shard() {
     let cluster = Cluster::builder()
         .nodes_per_shard(1)
