@@ -23,6 +23,6 @@ pub use link::{
 };
 pub use long_url::LongUrl;
 pub use shard::{Epoch, ShardId};
-pub use slug::{Prefix, Slug};
+pub use slug::{Prefix, Slug, SlugRef};
 pub use timestamp::Timestamp;
 pub use version::Version;

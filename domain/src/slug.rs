@@ -93,27 +93,7 @@ impl Slug {
     /// # Errors
     /// Says which of the rules the text breaks.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        Self::check(text)?;
-        Ok(Self(text.into()))
-    }
-
-    /// Checks a text without taking it.
-    ///
-    /// # Errors
-    /// Says which of the rules the text breaks.
-    pub fn check(text: &str) -> Result<Prefix, Error> {
-        if !(Self::MIN_LEN..=Self::MAX_LEN).contains(&text.len()) {
-            return Err(Error::Length);
-        }
-        let bytes = text.as_bytes();
-        if !bytes
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        {
-            return Err(Error::Character);
-        }
-        // All bytes are ASCII by now, so that the cut is at a character.
-        Prefix::parse(&text[..2]).ok_or(Error::Prefix)
+        SlugRef::parse(text).map(Self::from)
     }
 
     #[must_use]
@@ -121,15 +101,77 @@ impl Slug {
         &self.0
     }
 
+    #[must_use]
+    pub fn borrowed(&self) -> SlugRef<'_> {
+        SlugRef(&self.0)
+    }
+
     /// What routing looks at.
     #[must_use]
     pub fn prefix(&self) -> Prefix {
+        self.borrowed().prefix()
+    }
+}
+
+/// A [`Slug`] that somebody else owns: a redirect finds its link without a copy.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlugRef<'a>(&'a str);
+
+impl<'a> SlugRef<'a> {
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// Says which of the rules the text breaks.
+    pub fn parse(text: &'a str) -> Result<Self, Error> {
+        if !(Slug::MIN_LEN..=Slug::MAX_LEN).contains(&text.len()) {
+            return Err(Error::Length);
+        }
+        if !text.bytes().all(|byte| CHARACTERS[usize::from(byte)]) {
+            return Err(Error::Character);
+        }
+        // All bytes are ASCII by now, so that the cut is at a character.
+        Prefix::parse(&text[..2]).ok_or(Error::Prefix)?;
+        Ok(Self(text))
+    }
+
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// What routing looks at.
+    #[must_use]
+    pub fn prefix(self) -> Prefix {
         Prefix::parse(&self.0[..2]).expect("a slug starts with two base62 characters")
     }
 }
 
+impl From<SlugRef<'_>> for Slug {
+    fn from(slug: SlugRef<'_>) -> Self {
+        Self(slug.0.into())
+    }
+}
+
+impl fmt::Debug for SlugRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slug({})", self.0)
+    }
+}
+
+/// Whether a byte is one of `[0-9A-Za-z_-]`.
+const CHARACTERS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let character = byte as u8;
+        table[byte] = character.is_ascii_alphanumeric() || matches!(character, b'-' | b'_');
+        byte += 1;
+    }
+    table
+};
+
 /// First parts of paths that are the product's own, now or likely one day. None
-/// of them may become an alias. In order, to be searched by halves.
+/// of them may become an alias.
 const RESERVED: [&str; 26] = [
     "about",
     "account",
@@ -163,9 +205,8 @@ impl Slug {
     /// Whether the text, in whatever case, is a word that no alias may be.
     #[must_use]
     pub fn is_reserved(text: &str) -> bool {
-        RESERVED
-            .binary_search(&text.to_ascii_lowercase().as_str())
-            .is_ok()
+        // Lengths differ nearly always, so that this is 26 comparisons of a number.
+        RESERVED.iter().any(|word| word.eq_ignore_ascii_case(text))
     }
 }
 
@@ -205,7 +246,6 @@ mod tests {
 
     #[test]
     fn reserved_words_are_found_in_any_case() {
-        assert!(RESERVED.is_sorted());
         assert!(RESERVED.iter().all(|word| Slug::is_reserved(word)));
         assert!(Slug::is_reserved("API"));
         assert!(!Slug::is_reserved("apis"));

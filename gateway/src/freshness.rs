@@ -60,7 +60,8 @@ struct Inner {
     heard_ms: AtomicU64,
     /// The age of the oldest change that was not in Redis then.
     unapplied_ms: AtomicU64,
-    /// The shard's clock minus ours.
+    /// The shard's clock minus the time since `started`: a clock of ours that is set
+    /// changes nothing.
     clock_offset_ms: AtomicI64,
     /// The last two stretches that were heard, and when last: so long their entries
     /// were right. Read only when an entry is not fresh.
@@ -70,6 +71,7 @@ struct Inner {
 impl Freshness {
     #[must_use]
     pub fn of(shard: ShardIndex) -> Self {
+        let ours = Timestamp::from(SystemTime::now()).millis();
         Self(Arc::new(Inner {
             shard,
             started: Instant::now(),
@@ -77,7 +79,7 @@ impl Freshness {
             begun_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             unapplied_ms: AtomicU64::new(0),
-            clock_offset_ms: AtomicI64::new(0),
+            clock_offset_ms: AtomicI64::new(ours),
             confirmed: Mutex::new([(0, 0); 2]),
         }))
     }
@@ -95,10 +97,10 @@ impl Freshness {
 
     /// A heartbeat has arrived.
     pub fn heard(&self, clock_ms: i64, oldest_unapplied: Duration) {
-        let ours = Timestamp::from(SystemTime::now()).millis();
-        let offset = clock_ms.saturating_sub(ours);
+        let now = self.now_ms();
+        let offset = clock_ms.saturating_sub_unsigned(now);
         self.0.clock_offset_ms.store(offset, Ordering::Relaxed);
-        self.heard_at(self.now_ms(), oldest_unapplied);
+        self.heard_at(now, oldest_unapplied);
     }
 
     fn heard_at(&self, now: u64, oldest_unapplied: Duration) {
@@ -164,8 +166,8 @@ impl Freshness {
 
     /// What may be done with an entry of that stamp.
     #[must_use]
-    pub fn trust(&self, stamp: Stamp) -> Trust {
-        self.trust_at(stamp, self.now_ms())
+    pub fn trust(&self, stamp: Stamp, now: Instant) -> Trust {
+        self.trust_at(stamp, self.ms(now))
     }
 
     fn trust_at(&self, stamp: Stamp, now: u64) -> Trust {
@@ -190,10 +192,10 @@ impl Freshness {
 
     /// The shard's clock, which alone judges expiry.
     #[must_use]
-    pub fn shard_now(&self) -> Timestamp {
-        let ours = Timestamp::from(SystemTime::now()).millis();
+    pub fn shard_time(&self, now: Instant) -> Timestamp {
         let offset = self.0.clock_offset_ms.load(Ordering::Relaxed);
-        Timestamp::from_millis(ours.saturating_add(offset)).unwrap_or(Timestamp::MAX)
+        let millis = offset.saturating_add_unsigned(self.ms(now));
+        Timestamp::from_millis(millis).unwrap_or(Timestamp::MAX)
     }
 
     fn confirmed(&self) -> std::sync::MutexGuard<'_, [(u64, u64); 2]> {
@@ -203,9 +205,13 @@ impl Freshness {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At least 1, so that 0 can stand for "never".
     fn now_ms(&self) -> u64 {
-        self.0.started.elapsed().as_millis() as u64 + 1
+        self.ms(Instant::now())
+    }
+
+    /// At least 1, so that 0 can stand for "never".
+    fn ms(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.0.started).as_millis() as u64 + 1
     }
 }
 
@@ -286,7 +292,7 @@ mod tests {
         let freshness = freshness();
         let ours = Timestamp::from(SystemTime::now()).millis();
         freshness.heard(ours + 60_000, Duration::ZERO);
-        let ahead = freshness.shard_now().millis() - ours;
+        let ahead = freshness.shard_time(Instant::now()).millis() - ours;
         assert!((60_000..61_000).contains(&ahead), "{ahead} ms ahead");
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use waypost_domain::LinkKey;
+use quick_cache::{Equivalent, Weighter};
+use waypost_domain::{DomainId, LinkKey, SlugRef};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::freshness::Stamp;
@@ -35,6 +35,19 @@ impl Weighter<LinkKey, Entry> for Bytes {
     }
 }
 
+/// A [`LinkKey`] to look for, without a copy of its slug. Hashes like one.
+#[derive(Hash)]
+struct Wanted<'a> {
+    domain: DomainId,
+    slug: SlugRef<'a>,
+}
+
+impl Equivalent<LinkKey> for Wanted<'_> {
+    fn equivalent(&self, key: &LinkKey) -> bool {
+        self.domain == key.domain && self.slug == key.slug.borrowed()
+    }
+}
+
 /// Links by key. Holds no absences: probing unknown slugs must not push links out.
 #[derive(Debug)]
 pub struct L1 {
@@ -57,8 +70,9 @@ impl L1 {
     /// The link and when it was believed last; whether it still is, is the
     /// caller's to judge.
     #[must_use]
-    pub fn get(&self, key: &LinkKey) -> Option<(Arc<Target>, Stamp)> {
-        self.cache.get(key).map(|entry| (entry.target, entry.stamp))
+    pub fn get(&self, domain: DomainId, slug: SlugRef<'_>) -> Option<(Arc<Target>, Stamp)> {
+        let entry = self.cache.get(&Wanted { domain, slug })?;
+        Some((entry.target, entry.stamp))
     }
 
     /// Keeps a link unless a newer version is there, and answers the newest of

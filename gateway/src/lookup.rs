@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use waypost_domain::{Link, LinkKey, Timestamp};
+use waypost_domain::{DomainId, Link, LinkKey, SlugRef, Timestamp};
 
 use crate::freshness::{Freshness, Stamp, Trust};
 use crate::l1::L1;
@@ -38,38 +38,44 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Finds a link.
-    pub async fn find(&self, key: &LinkKey) -> Found {
-        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
-        let freshness = &self.freshness[shard.get()];
-        let held = self.l1.get(key);
-        if let Some((target, stamp)) = &held
-            && freshness.trust(*stamp) == Trust::Fresh
-        {
-            self.metrics.cache("l1", "hit");
-            return Found::Link(Arc::clone(target), freshness.shard_now());
+    /// The link, if this process holds it and may believe that it is the newest, and
+    /// the shard's clock to judge it by: what most visitors need, without waiting.
+    #[must_use]
+    pub fn held(&self, slug: SlugRef<'_>, now: Instant) -> Option<(Arc<Target>, Timestamp)> {
+        let freshness = self.freshness(slug);
+        let (target, stamp) = self.l1.get(DomainId::MAIN, slug)?;
+        if freshness.trust(stamp, now) != Trust::Fresh {
+            return None;
         }
+        self.metrics.l1_hit();
+        Some((target, freshness.shard_time(now)))
+    }
+
+    /// Finds a link that [`Lookup::held`] does not have.
+    pub async fn find(&self, key: &LinkKey) -> Found {
+        let freshness = self.freshness(key.slug.borrowed());
+        let stale = self.l1.get(key.domain, key.slug.borrowed());
         self.metrics
-            .cache("l1", if held.is_some() { "stale" } else { "miss" });
+            .cache("l1", if stale.is_some() { "stale" } else { "miss" });
         if let Some(target) = self.in_redis(key, freshness).await {
-            return Found::Link(target, freshness.shard_now());
+            return Found::Link(target, freshness.shard_time(Instant::now()));
         }
         match self.at_shard(key).await {
-            Ok(Some(target)) => Found::Link(target, freshness.shard_now()),
+            Ok(Some(target)) => Found::Link(target, freshness.shard_time(Instant::now())),
             Ok(None) => Found::Absent,
-            Err(error) => self.last_resort(
-                held.map(|(target, stamp)| (target, freshness.trust(stamp))),
-                freshness,
-                error,
-            ),
+            Err(error) => self.last_resort(stale, freshness, error),
         }
+    }
+
+    fn freshness(&self, slug: SlugRef<'_>) -> &Freshness {
+        let (shard, _) = self.shards.routes().owner(slug.prefix());
+        &self.freshness[shard.get()]
     }
 
     /// To be taken before a write, for what [`Lookup::learn`] is then told.
     #[must_use]
     pub fn stamp(&self, key: &LinkKey) -> Stamp {
-        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
-        self.freshness[shard.get()].stamp()
+        self.freshness(key.slug.borrowed()).stamp()
     }
 
     /// Keeps a link that a shard has just answered to a write, here and in Redis.
@@ -122,14 +128,15 @@ impl Lookup {
     /// link that is known to be disabled does not come back.
     fn last_resort(
         &self,
-        held: Option<(Arc<Target>, Trust)>,
+        stale: Option<(Arc<Target>, Stamp)>,
         freshness: &Freshness,
         error: shards::Error,
     ) -> Found {
-        match held {
-            Some((target, Trust::Fresh | Trust::Stale)) => {
+        let now = Instant::now();
+        match stale {
+            Some((target, stamp)) if freshness.trust(stamp, now) != Trust::Expired => {
                 self.metrics.cache("l1", "served_stale");
-                Found::Link(target, freshness.shard_now())
+                Found::Link(target, freshness.shard_time(now))
             }
             _ => Found::Unknown(error),
         }

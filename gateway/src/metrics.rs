@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use http::StatusCode;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 use waypost_domain::ShardId;
 
@@ -12,10 +14,21 @@ const LATENCY_BUCKETS: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 ];
 
+/// The answers of a followed link, most frequent first.
+const REDIRECTS: [StatusCode; 4] = [
+    StatusCode::FOUND,
+    StatusCode::MOVED_PERMANENTLY,
+    StatusCode::TEMPORARY_REDIRECT,
+    StatusCode::PERMANENT_REDIRECT,
+];
+
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     requests: HistogramVec,
+    /// Of `requests`: found without a look at the labels.
+    redirected: [Histogram; REDIRECTS.len()],
+    l1_hits: IntCounter,
     cache: IntCounterVec,
     rpcs: HistogramVec,
     moved: IntCounter,
@@ -43,20 +56,25 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             IntCounterVec::new(Opts::new(name, help), labels)
         };
+        // route: redirect, shorten, create, batch, link, stats, other.
+        // code: the status of the answer.
+        let requests = histogram(
+            "waypost_http_request_duration_seconds",
+            "Time from a request's head to its answer",
+            &["route", "code"],
+        )?;
+        // tier: l1, redis. result: hit, miss, stale, served_stale, error, paused, damaged.
+        let cache = counters(
+            "waypost_cache_lookups_total",
+            "Lookups in a cache by their result",
+            &["tier", "result"],
+        )?;
         let metrics = Self {
-            // route: redirect, shorten, create, batch, link, stats, other.
-            // code: the status of the answer.
-            requests: histogram(
-                "waypost_http_request_duration_seconds",
-                "Time from a request's head to its answer",
-                &["route", "code"],
-            )?,
-            // tier: l1, redis. result: hit, miss, stale, served_stale, error, paused, damaged.
-            cache: counters(
-                "waypost_cache_lookups_total",
-                "Lookups in a cache by their result",
-                &["tier", "result"],
-            )?,
+            redirected: REDIRECTS
+                .map(|code| requests.with_label_values(&["redirect", code.as_str()])),
+            l1_hits: cache.with_label_values(&["l1", "hit"]),
+            requests,
+            cache,
             // rpc: resolve, create, update, delete. result: ok, unavailable, timeout,
             // overloaded, refused.
             rpcs: histogram(
@@ -122,10 +140,22 @@ impl Metrics {
         Ok(metrics)
     }
 
-    pub(crate) fn request(&self, route: &str, code: http::StatusCode, started: Instant) {
+    /// Somebody who asked for a slug was answered.
+    pub(crate) fn redirect(&self, code: StatusCode, started: Instant) {
+        match REDIRECTS.iter().position(|redirect| *redirect == code) {
+            Some(index) => self.redirected[index].observe(started.elapsed().as_secs_f64()),
+            None => self.request("redirect", code, started),
+        }
+    }
+
+    pub(crate) fn request(&self, route: &str, code: StatusCode, started: Instant) {
         self.requests
             .with_label_values(&[route, code.as_str()])
             .observe(started.elapsed().as_secs_f64());
+    }
+
+    pub(crate) fn l1_hit(&self) {
+        self.l1_hits.inc();
     }
 
     pub(crate) fn cache(&self, tier: &str, result: &str) {

@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use url::Url;
-use waypost_domain::{DomainId, LinkKey, Slug, Timestamp, Verdict};
+use waypost_domain::{DomainId, LinkKey, Slug, SlugRef, Timestamp, Verdict};
 
 use crate::clicks::{ClickedLink, Clicks, Hit};
 use crate::lookup::{Found, Lookup};
@@ -31,13 +31,27 @@ pub struct Redirects {
 
 /// The slug that a path names, if it names one and not a page of ours.
 #[must_use]
-pub fn slug_of(path: &str) -> Option<Slug> {
-    let slug = Slug::parse(path.strip_prefix('/')?).ok()?;
+pub fn slug_of(path: &str) -> Option<SlugRef<'_>> {
+    let slug = SlugRef::parse(path.strip_prefix('/')?).ok()?;
     (!Slug::is_reserved(slug.as_str())).then_some(slug)
 }
 
 impl Redirects {
-    /// Looks a slug up, answers, and hands the click off.
+    /// Answers what can be answered from memory, and hands the click off.
+    pub fn answer_held<B>(
+        &self,
+        slug: SlugRef<'_>,
+        request: &Request<B>,
+        peer: SocketAddr,
+    ) -> Option<Response<Full<Bytes>>> {
+        let started = Instant::now();
+        let (target, now) = self.lookup.held(slug, started)?;
+        let response = self.link(&target, now, request, peer);
+        self.lookup.metrics.redirect(response.status(), started);
+        Some(response)
+    }
+
+    /// Looks up a slug that memory does not hold, answers, and hands the click off.
     pub async fn answer<B>(
         &self,
         slug: Slug,
@@ -54,9 +68,7 @@ impl Redirects {
             Found::Absent => refusal(StatusCode::NOT_FOUND, request.headers()),
             Found::Unknown(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, request.headers()),
         };
-        self.lookup
-            .metrics
-            .request("redirect", response.status(), started);
+        self.lookup.metrics.redirect(response.status(), started);
         response
     }
 

@@ -11,12 +11,13 @@ use std::time::Duration;
 use axum::Router;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::{self, BoxFuture};
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
+use waypost_domain::{Slug, SlugRef};
 use waypost_runtime::Process;
 use waypost_runtime::traces::Sampler;
 
@@ -78,31 +80,67 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Answers slugs itself and leaves everything else to the router. Cheap to clone.
-#[derive(Debug, Clone)]
+/// Answers slugs itself and leaves everything else to the router.
+#[derive(Debug)]
 struct Public {
     redirects: Redirects,
     router: Router,
     sampler: Sampler,
-    draining: Arc<AtomicBool>,
+    draining: AtomicBool,
 }
 
 type Body = Either<Full<Bytes>, axum::body::Body>;
 
+/// The answer of most visitors is there at once; a future that holds the others' as
+/// well would be copied, all of its kilobytes, for each request.
+type Answer = future::Either<
+    future::Ready<Result<Response<Body>, Infallible>>,
+    BoxFuture<'static, Result<Response<Body>, Infallible>>,
+>;
+
+/// The public port as one connection sees it.
+#[derive(Debug)]
+struct Connection {
+    public: Arc<Public>,
+    peer: SocketAddr,
+}
+
+impl Service<Request<Incoming>> for Connection {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let span = trace::span(self.public.sampler, request.method(), request.headers());
+        if span.is_none()
+            && let Some(response) = self.public.answer_held(&request, self.peer)
+        {
+            return future::Either::Left(future::ready(Ok(response)));
+        }
+        let (public, peer) = (Arc::clone(&self.public), self.peer);
+        future::Either::Right(Box::pin(async move {
+            let Some(span) = span else {
+                return Ok(public.answer(request, peer).await);
+            };
+            let answer = public.answer(request, peer).instrument(span.clone());
+            let response = answer.await;
+            span.record("http.response.status_code", response.status().as_u16());
+            Ok(response)
+        }))
+    }
+}
+
 impl Public {
-    async fn answer_traced(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-        let Some(span) = trace::span(self.sampler, request.method(), request.headers()) else {
-            return self.answer(request, peer).await;
-        };
-        let response = self.answer(request, peer).instrument(span.clone()).await;
-        span.record("http.response.status_code", response.status().as_u16());
-        response
+    /// Answers what needs no waiting: a slug whose link is in memory.
+    fn answer_held(&self, request: &Request<Incoming>, peer: SocketAddr) -> Option<Response<Body>> {
+        let response = self
+            .redirects
+            .answer_held(slug_asked_for(request)?, request, peer)?;
+        Some(self.finished(response.map(Either::Left)))
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        let slug = slug_of(request.uri().path()).filter(|_| is_read);
-        let mut response = match slug {
+        let response = match slug_asked_for(&request).map(Slug::from) {
             Some(slug) => self
                 .redirects
                 .answer(slug, &request, peer)
@@ -113,6 +151,10 @@ impl Public {
                 response.map(Either::Right)
             }
         };
+        self.finished(response)
+    }
+
+    fn finished(&self, mut response: Response<Body>) -> Response<Body> {
         if self.draining.load(Ordering::Relaxed) {
             response
                 .headers_mut()
@@ -120,6 +162,13 @@ impl Public {
         }
         response
     }
+}
+
+/// The slug that a request reads, if it does.
+fn slug_asked_for<B>(request: &Request<B>) -> Option<SlugRef<'_>> {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        .then(|| slug_of(request.uri().path()))
+        .flatten()
 }
 
 /// Serves until the end is asked for and the connections are gone.
@@ -132,12 +181,12 @@ pub async fn serve(
     process: &Process,
 ) {
     let shutdown = &process.shutdown;
-    let public = Public {
+    let public = Arc::new(Public {
         redirects,
         router,
         sampler: process.sampler,
-        draining: Arc::default(),
-    };
+        draining: AtomicBool::new(false),
+    });
     let connections = Connections {
         permits: Arc::new(Semaphore::new(limits.connections)),
         open: Arc::default(),
@@ -187,7 +236,7 @@ struct Connections {
 
 impl Connections {
     /// Accepts for ever.
-    async fn accept(&self, listener: &TcpListener, public: &Public) {
+    async fn accept(&self, listener: &TcpListener, public: &Arc<Public>) {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => self.start(stream, peer, public),
@@ -200,7 +249,7 @@ impl Connections {
         }
     }
 
-    fn start(&self, stream: TcpStream, peer: SocketAddr, public: &Public) {
+    fn start(&self, stream: TcpStream, peer: SocketAddr, public: &Arc<Public>) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.metrics.connection_refused();
             return;
@@ -210,9 +259,10 @@ impl Connections {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.metrics.connection_opened();
         let (open, closed) = (Arc::clone(&self.open), Arc::clone(&self.closed));
-        let (close, metrics, public) = (self.close.clone(), self.metrics.clone(), public.clone());
+        let (close, metrics) = (self.close.clone(), self.metrics.clone());
+        let public = Arc::clone(public);
         tokio::spawn(async move {
-            serve_connection(stream, peer, &public, close).await;
+            serve_connection(stream, Connection { public, peer }, close).await;
             drop(permit);
             metrics.connection_closed();
             open.fetch_sub(1, Ordering::Relaxed);
@@ -227,15 +277,7 @@ impl Connections {
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    public: &Public,
-    close: CancellationToken,
-) {
-    let service = service_fn(|request| async move {
-        Ok::<_, Infallible>(public.answer_traced(request, peer).await)
-    });
+async fn serve_connection(stream: TcpStream, service: Connection, close: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

@@ -10,6 +10,9 @@ const TRACEPARENT: &str = "traceparent";
 
 /// The span of a request, if it is to be traced. It continues the caller's trace.
 pub(crate) fn span(sampler: Sampler, method: &Method, headers: &HeaderMap) -> Option<Span> {
+    if sampler.is_off() {
+        return None;
+    }
     let parent = headers.get(TRACEPARENT).map(http::HeaderValue::as_bytes);
     if !sampler.decide(parent, fastrand::u32(..)) {
         return None;

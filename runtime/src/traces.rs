@@ -73,11 +73,17 @@ impl Sampler {
         Self { one_in: n }
     }
 
+    /// Whether no request is ever traced.
+    #[must_use]
+    pub fn is_off(self) -> bool {
+        self.one_in == 0
+    }
+
     /// Whether to trace a request: as its caller says in `traceparent`, or else
     /// if `random` falls on one in n.
     #[must_use]
     pub fn decide(self, traceparent: Option<&[u8]>, random: u32) -> bool {
-        if self.one_in == 0 {
+        if self.is_off() {
             return false;
         }
         // 00-<32 hex>-<16 hex>-<2 hex of flags>, the lowest bit of which says so.

@@ -1,12 +1,17 @@
 //! Clicks become batches, and a batch gets the identity that it keeps.
 
 use prost::Message as _;
-use waypost_domain::Slug;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use waypost_domain::click::{PARTITIONS, partition};
-use waypost_proto::click::{Batch, Click};
+use waypost_proto::click::Batch;
+
+use super::hit::{Taken, Visitors};
 
 /// The format that this release writes.
 const FORMAT: u32 = 1;
+
+/// The number of the field `Batch.clicks`.
+const CLICKS: u32 = 6;
 
 /// Well below the megabyte that a Kafka broker takes, with the largest click on top.
 const MAX_BYTES: usize = 512 * 1_024;
@@ -38,74 +43,90 @@ impl Batches {
     }
 
     /// Groups clicks by partition and gives each group the next sequence.
-    pub(super) fn form(&mut self, clicks: impl Iterator<Item = Click>) -> Vec<Encoded> {
-        let mut groups: [(usize, Vec<Click>); PARTITIONS as usize] = Default::default();
+    pub(super) fn form(&mut self, taken: &[Taken], visitors: &mut Visitors) -> Vec<Encoded> {
+        let mut groups: [Group; PARTITIONS as usize] = Default::default();
         let mut batches = Vec::new();
-        for click in clicks {
-            let Ok(slug) = Slug::parse(&click.slug) else {
-                debug_assert!(false, "a hit holds a slug");
-                continue;
-            };
-            let partition = partition(&slug);
-            let (bytes, group) = &mut groups[partition as usize];
-            *bytes += click.encoded_len();
-            group.push(click);
-            if *bytes >= MAX_BYTES {
-                *bytes = 0;
-                let group = std::mem::take(group);
-                batches.push(self.encode(partition, group));
+        for taken in taken {
+            let partition = partition(taken.slug());
+            let group = &mut groups[partition as usize];
+            group.add(taken, visitors);
+            if group.bytes.len() >= MAX_BYTES {
+                batches.push(self.encode(partition, &std::mem::take(group)));
             }
         }
-        for (partition, (_, group)) in (0..).zip(groups) {
-            if !group.is_empty() {
+        for (partition, group) in (0..).zip(&groups) {
+            if group.clicks > 0 {
                 batches.push(self.encode(partition, group));
             }
         }
         batches
     }
 
-    fn encode(&mut self, partition: u32, clicks: Vec<Click>) -> Encoded {
+    fn encode(&mut self, partition: u32, group: &Group) -> Encoded {
         let next = &mut self.next[partition as usize];
-        let batch = Batch {
+        let head = Batch {
             format: FORMAT,
             gateway: self.gateway.clone(),
             boot: self.boot,
             partition,
             sequence: *next,
-            clicks,
+            clicks: Vec::new(),
         };
         *next += 1;
+        // A message's fields may follow each other in any order, its clicks last.
+        let mut batch = Vec::with_capacity(head.encoded_len() + group.bytes.len());
+        head.encode_raw(&mut batch);
+        batch.extend_from_slice(&group.bytes);
         Encoded {
             partition,
-            clicks: u32::try_from(batch.clicks.len()).unwrap_or(u32::MAX),
-            batch: batch.encode_to_vec(),
+            clicks: group.clicks,
+            batch,
         }
+    }
+}
+
+/// The clicks of one batch to be, encoded as the field that holds them.
+#[derive(Debug, Default)]
+struct Group {
+    clicks: u32,
+    bytes: Vec<u8>,
+    /// Kept from click to click: a message is preceded by its length.
+    click: Vec<u8>,
+}
+
+impl Group {
+    fn add(&mut self, taken: &Taken, visitors: &mut Visitors) {
+        self.click.clear();
+        taken.encode(visitors, &mut self.click);
+        encode_key(CLICKS, WireType::LengthDelimited, &mut self.bytes);
+        encode_varint(self.click.len() as u64, &mut self.bytes);
+        self.bytes.extend_from_slice(&self.click);
+        self.clicks += 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use waypost_proto::click::Click;
+
     use super::*;
+    use crate::clicks::hit::tests::{taken, taken_by};
 
     #[test]
     fn each_partition_counts_its_batches_from_zero() {
         let mut batches = Batches::new("g".to_owned(), 9);
-        let clicks = || {
-            Slug::parse("aaa").unwrap();
-            (0..200).map(|n| Click {
-                slug: format!("aa{n:03}"),
-                ..Click::default()
-            })
-        };
+        let clicks: Vec<Taken> = (0..200).map(|n| taken(&format!("aa{n:03}"))).collect();
         for sequence in 0..3 {
-            let formed = batches.form(clicks());
+            let formed = batches.form(&clicks, &mut Visitors::new([1; 32]));
             assert_eq!(formed.len(), 12, "200 slugs reach every partition");
             assert_eq!(formed.iter().map(|b| b.clicks).sum::<u32>(), 200);
             for encoded in formed {
                 let batch = Batch::decode(&*encoded.batch).unwrap();
+                assert_eq!(batch.encode_to_vec(), encoded.batch, "as prost writes it");
                 assert_eq!((batch.boot, batch.sequence), (9, sequence));
                 assert_eq!(batch.partition, encoded.partition);
-                let of = |c: &Click| partition(&Slug::parse(&c.slug).unwrap());
+                assert_eq!(batch.clicks.len(), encoded.clicks as usize);
+                let of = |click: &Click| partition(click.slug.as_bytes());
                 assert!(batch.clicks.iter().all(|c| of(c) == batch.partition));
             }
         }
@@ -114,11 +135,9 @@ mod tests {
     #[test]
     fn no_batch_outgrows_a_kafka_message() {
         let mut batches = Batches::new("g".to_owned(), 9);
-        let formed = batches.form((0..5_000).map(|_| Click {
-            slug: "abcdefgh".to_owned(),
-            user_agent: "u".repeat(256),
-            ..Click::default()
-        }));
+        let agent = "u".repeat(256);
+        let clicks: Vec<Taken> = (0..5_000).map(|_| taken_by("abcdefgh", &agent)).collect();
+        let formed = batches.form(&clicks, &mut Visitors::new([1; 32]));
         assert!(formed.len() > 1);
         assert!(formed.iter().all(|b| b.batch.len() < 600 * 1_024));
         assert_eq!(formed.iter().map(|b| b.clicks).sum::<u32>(), 5_000);

@@ -1,13 +1,14 @@
 //! What a click is made of: taken from the request in passing, worked out later.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName};
+use prost::encoding::{WireType, encode_key, encode_varint};
 use sha2::Sha256;
 use uuid::Uuid;
 use waypost_domain::{Slug, Timestamp};
-use waypost_proto::click::Click;
 
 /// Longer user agents are cut; so says the schema.
 const MAX_USER_AGENT: usize = 256;
@@ -62,24 +63,22 @@ impl Hit<'_> {
     /// Copies what the click needs. The only part of all this that is on the
     /// redirect's time.
     pub(super) fn take(&self, country_header: Option<&HeaderName>) -> Taken {
-        let header = |name: &HeaderName, limit: usize| {
-            let value = self.headers.get(name).map_or(&[][..], |v| v.as_bytes());
-            &value[..value.len().min(limit)]
-        };
+        let told = Told::by(self.headers, country_header);
+        let cut = |value: &'_ [u8], limit: usize| value.len().min(limit);
         let parts = [
             self.link.slug.as_str().as_bytes(),
             self.link.tenant.as_bytes(),
-            header(&header::USER_AGENT, MAX_USER_AGENT),
-            header(&header::REFERER, MAX_REFERRER),
-            header(&header::ACCEPT_LANGUAGE, MAX_LANGUAGE),
+            &told.user_agent[..cut(told.user_agent, MAX_USER_AGENT)],
+            &told.referrer[..cut(told.referrer, MAX_REFERRER)],
+            &told.language[..cut(told.language, MAX_LANGUAGE)],
         ];
         let mut text = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         let ends = parts.map(|part| {
             text.extend_from_slice(part);
             u16::try_from(text.len()).unwrap_or(u16::MAX)
         });
-        let country = country_header
-            .and_then(|name| <[u8; 2]>::try_from(self.headers.get(name)?.as_bytes()).ok())
+        let country = <[u8; 2]>::try_from(told.country)
+            .ok()
             .filter(|code| code.iter().all(u8::is_ascii_alphabetic));
         Taken {
             at: self.at,
@@ -87,7 +86,7 @@ impl Hit<'_> {
             link_id: self.link.id,
             status: self.status,
             country: country.map(|code| code.map(|letter| letter.to_ascii_uppercase())),
-            prefetch: is_prefetch(self.headers),
+            prefetch: told.prefetch,
             client: self.client,
             text: text.into_boxed_slice(),
             ends,
@@ -96,27 +95,61 @@ impl Hit<'_> {
 }
 
 impl Taken {
-    /// The click as it is stored. The client's address ends here.
-    pub(super) fn into_click(self, visitors: &mut Visitors) -> Click {
-        let part = |index: usize| {
-            let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-            let part = self.text.get(start.into()..self.ends[index].into());
-            part.unwrap_or_default()
-        };
-        let [slug, tenant, user_agent, referrer, language] = [0, 1, 2, 3, 4].map(part);
-        Click {
-            time_ms: self.at.millis(),
-            domain: self.domain,
-            slug: lossy(slug),
-            link_id: self.link_id.as_bytes().to_vec(),
-            tenant: lossy(tenant),
-            status: self.status.into(),
-            referrer_host: referrer_host(&lossy(referrer)),
-            user_agent: cut(lossy(user_agent), MAX_USER_AGENT),
-            language: first_language(&lossy(language)),
-            country: self.country.map_or_else(String::new, |code| lossy(&code)),
-            visitor: visitors.hash(self.at, self.client, user_agent),
-            prefetch: self.prefetch,
+    /// The slug that was followed.
+    pub(super) fn slug(&self) -> &[u8] {
+        self.part(0)
+    }
+
+    /// Appends the click as it is stored: a [`Click`](waypost_proto::click::Click), field
+    /// by field, since a message of eight texts would be made only to be read once. The
+    /// client's address ends here.
+    pub(super) fn encode(&self, visitors: &mut Visitors, into: &mut Vec<u8>) {
+        let [slug, tenant, user_agent, referrer, language] = [0, 1, 2, 3, 4].map(|n| self.part(n));
+        let mut fields = Fields(into);
+        fields.number(1, self.at.millis().cast_unsigned());
+        fields.number(2, self.domain.into());
+        fields.bytes(3, slug);
+        fields.bytes(4, self.link_id.as_bytes());
+        fields.bytes(5, tenant);
+        fields.number(6, self.status.into());
+        fields.bytes(7, referrer_host(&lossy(referrer)).as_bytes());
+        fields.bytes(8, cut(&lossy(user_agent), MAX_USER_AGENT).as_bytes());
+        fields.bytes(9, first_language(&lossy(language)).as_bytes());
+        fields.bytes(10, self.country.as_ref().map_or(&[], |code| &code[..]));
+        fields.fixed(11, visitors.hash(self.at, self.client, user_agent));
+        fields.number(12, self.prefetch.into());
+    }
+
+    fn part(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let part = self.text.get(start.into()..self.ends[index].into());
+        part.unwrap_or_default()
+    }
+}
+
+/// Fields of a protobuf message, of which those with a default value are left out.
+struct Fields<'a>(&'a mut Vec<u8>);
+
+impl Fields<'_> {
+    fn number(&mut self, tag: u32, value: u64) {
+        if value != 0 {
+            encode_key(tag, WireType::Varint, self.0);
+            encode_varint(value, self.0);
+        }
+    }
+
+    fn fixed(&mut self, tag: u32, value: u64) {
+        if value != 0 {
+            encode_key(tag, WireType::SixtyFourBit, self.0);
+            self.0.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    fn bytes(&mut self, tag: u32, value: &[u8]) {
+        if !value.is_empty() {
+            encode_key(tag, WireType::LengthDelimited, self.0);
+            encode_varint(value.len() as u64, self.0);
+            self.0.extend_from_slice(value);
         }
     }
 }
@@ -171,18 +204,52 @@ fn hmac(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
-/// The browser fetched ahead; nobody has clicked yet.
-fn is_prefetch(headers: &HeaderMap) -> bool {
-    ["sec-purpose", "purpose", "x-purpose", "x-moz"]
-        .iter()
-        .filter_map(|name| headers.get(*name)?.to_str().ok())
-        .any(|purpose| purpose.contains("prefetch") || purpose.contains("prerender"))
+/// What a request's headers tell about a click; of a header that comes twice, the
+/// first counts.
+#[derive(Default)]
+struct Told<'a> {
+    user_agent: &'a [u8],
+    referrer: &'a [u8],
+    language: &'a [u8],
+    country: &'a [u8],
+    /// The browser fetched ahead; nobody has clicked yet.
+    prefetch: bool,
+}
+
+impl<'a> Told<'a> {
+    /// Reads the headers in one pass: eight look-ups would hash eight names.
+    fn by(headers: &'a HeaderMap, country_header: Option<&HeaderName>) -> Self {
+        let mut told = Self::default();
+        for (name, value) in headers {
+            let value = value.as_bytes();
+            let part = match name.as_str() {
+                "user-agent" => &mut told.user_agent,
+                "referer" => &mut told.referrer,
+                "accept-language" => &mut told.language,
+                "sec-purpose" | "purpose" | "x-purpose" | "x-moz" => {
+                    told.prefetch |= is_ahead(value);
+                    continue;
+                }
+                _ if country_header == Some(name) => &mut told.country,
+                _ => continue,
+            };
+            if part.is_empty() {
+                *part = value;
+            }
+        }
+        told
+    }
+}
+
+fn is_ahead(purpose: &[u8]) -> bool {
+    let holds = |word: &[u8]| purpose.windows(word.len()).any(|part| part == word);
+    holds(b"prefetch") || holds(b"prerender")
 }
 
 /// The host of a referrer, without port, in lower case; empty if there is none.
-fn referrer_host(referrer: &str) -> String {
+fn referrer_host(referrer: &str) -> Cow<'_, str> {
     let Some((_, rest)) = referrer.split_once("://") else {
-        return String::new();
+        return Cow::Borrowed("");
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
@@ -194,42 +261,48 @@ fn referrer_host(referrer: &str) -> String {
         && host
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
-    if shape {
-        host.to_ascii_lowercase()
-    } else {
-        String::new()
+    match shape {
+        true if host.bytes().any(|b| b.is_ascii_uppercase()) => host.to_ascii_lowercase().into(),
+        true => host.into(),
+        false => Cow::Borrowed(""),
     }
 }
 
 /// The language that is named first, as in `de-CH` of `de-CH,de;q=0.9`.
-fn first_language(accept: &str) -> String {
+fn first_language(accept: &str) -> &str {
     let first = accept.split([',', ';']).next().unwrap_or_default().trim();
     let shape = first
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if shape {
-        first.to_owned()
-    } else {
-        String::new()
-    }
+    if shape { first } else { "" }
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
 }
 
 /// Cuts to so many bytes at a character's edge: replacing what is no UTF-8 makes a
 /// text longer.
-fn cut(mut text: String, limit: usize) -> String {
-    text.truncate(text.floor_char_boundary(limit));
-    text
+fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, header};
+    use prost::Message as _;
+    use waypost_proto::click::Click;
 
     use super::*;
+
+    /// The click as whoever reads the log finds it.
+    fn read(taken: &Taken, visitors: &mut Visitors) -> Click {
+        let mut bytes = Vec::new();
+        taken.encode(visitors, &mut bytes);
+        let click = Click::decode(&*bytes).unwrap();
+        assert_eq!(click.encode_to_vec(), bytes, "as prost writes it");
+        click
+    }
 
     fn take(headers: &HeaderMap, client: &str, at: i64) -> Taken {
         let slug = Slug::parse("abcdefgh").unwrap();
@@ -249,7 +322,12 @@ pub(super) mod tests {
     }
 
     pub(in crate::clicks) fn taken(slug: &str) -> Taken {
+        taken_by(slug, "")
+    }
+
+    pub(in crate::clicks) fn taken_by(slug: &str, user_agent: &str) -> Taken {
         let slug = Slug::parse(slug).unwrap();
+        let agent = HeaderValue::from_str(user_agent).unwrap();
         let hit = Hit {
             link: ClickedLink {
                 domain: 0,
@@ -258,7 +336,7 @@ pub(super) mod tests {
                 tenant: "",
             },
             status: 302,
-            headers: &HeaderMap::new(),
+            headers: &HeaderMap::from_iter([(header::USER_AGENT, agent)]),
             client: IpAddr::from([127, 0, 0, 1]),
             at: Timestamp::from_millis(0).unwrap(),
         };
@@ -277,7 +355,7 @@ pub(super) mod tests {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        let click = take(&headers, "192.0.2.1", 5).into_click(&mut Visitors::new([1; 32]));
+        let click = read(&take(&headers, "192.0.2.1", 5), &mut Visitors::new([1; 32]));
         let visitor = click.visitor;
         let expected = Click {
             time_ms: 5,
@@ -303,7 +381,7 @@ pub(super) mod tests {
         for name in ["user-agent", "referer", "accept-language", "x-country"] {
             headers.insert(name, long.clone());
         }
-        let click = take(&headers, "::1", 0).into_click(&mut Visitors::new([1; 32]));
+        let click = read(&take(&headers, "::1", 0), &mut Visitors::new([1; 32]));
         assert!(click.user_agent.len() <= MAX_USER_AGENT);
         assert_eq!(
             (click.referrer_host, click.language, click.country),
@@ -314,10 +392,8 @@ pub(super) mod tests {
     #[test]
     fn visitors_are_told_apart_within_a_day_only() {
         let mut visitors = Visitors::new([1; 32]);
-        let mut hash = |client, at| {
-            let click = take(&HeaderMap::new(), client, at).into_click(&mut visitors);
-            click.visitor
-        };
+        let mut hash =
+            |client, at| read(&take(&HeaderMap::new(), client, at), &mut visitors).visitor;
         let noon = hash("192.0.2.1", DAY_MS / 2);
         assert_eq!(noon, hash("192.0.2.1", 0));
         assert_eq!(noon, hash("::ffff:192.0.2.1", 0));
@@ -325,6 +401,6 @@ pub(super) mod tests {
         assert_ne!(noon, hash("192.0.2.1", DAY_MS));
         assert_eq!(noon, hash("192.0.2.1", DAY_MS - 1));
         let click = take(&HeaderMap::new(), "192.0.2.1", 0);
-        assert_ne!(noon, click.into_click(&mut Visitors::new([2; 32])).visitor);
+        assert_ne!(noon, read(&click, &mut Visitors::new([2; 32])).visitor);
     }
 }

@@ -81,9 +81,8 @@ impl Writer {
         if taken.is_empty() {
             return;
         }
-        let visitors = &mut self.visitors;
-        let clicks = taken.into_iter().map(|taken| taken.into_click(visitors));
-        let batches = self.batches.form(clicks);
+        let batches = self.batches.form(&taken, &mut self.visitors);
+        drop(taken);
         let metrics = &self.shared.metrics;
         match self.appender.commit(&batches) {
             Ok(()) => {
