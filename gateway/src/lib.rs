@@ -27,6 +27,7 @@ mod shared_cache;
 pub mod target;
 mod trace;
 mod watch;
+mod workers;
 
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ use crate::redirect::Redirects;
 use crate::routing::{Routes, ShardIndex};
 use crate::shards::Shards;
 use crate::shared_cache::Tier;
+use crate::workers::Workers;
 
 #[cfg(feature = "cluster")]
 pub use cluster::serve;
@@ -136,8 +138,11 @@ pub async fn run(
     };
     let router = Api::new(lookup, keys, parts.auth, parts.analytics, &parts.base_url).router();
 
+    let workers = Workers::start(process.threads)
+        .map_err(|error| Error::failed("start the threads that serve", error))?;
     process.readiness.condition("serving").set(true);
-    server::serve(listener, redirects, router, limits, metrics, process).await;
+    let served = server::Served { redirects, router };
+    server::serve(listener, served, limits, &workers, metrics, process).await;
     if let Flushed::Remainder { bytes } = parts.clicks.flush(process.shutdown.deadline()).await {
         tracing::warn!(
             bytes,

@@ -33,6 +33,7 @@ use waypost_runtime::traces::Sampler;
 use crate::metrics::Metrics;
 use crate::redirect::{Redirects, slug_of};
 use crate::trace;
+use crate::workers::Workers;
 
 /// Connections that wait to be accepted; what comes in a burst must not be lost.
 const BACKLOG: i32 = 4_096;
@@ -171,23 +172,31 @@ fn slug_asked_for<B>(request: &Request<B>) -> Option<SlugRef<'_>> {
         .flatten()
 }
 
+/// What is served: slugs, and everything else.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) redirects: Redirects,
+    pub(crate) router: Router,
+}
+
 /// Serves until the end is asked for and the connections are gone.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
-    redirects: Redirects,
-    router: Router,
+    served: Served,
     limits: Limits,
+    workers: &Workers,
     metrics: Metrics,
     process: &Process,
 ) {
     let shutdown = &process.shutdown;
     let public = Arc::new(Public {
-        redirects,
-        router,
+        redirects: served.redirects,
+        router: served.router,
         sampler: process.sampler,
         draining: AtomicBool::new(false),
     });
     let connections = Connections {
+        workers,
         permits: Arc::new(Semaphore::new(limits.connections)),
         open: Arc::default(),
         closed: Arc::default(),
@@ -225,7 +234,8 @@ pub async fn serve(
 }
 
 /// The open connections.
-struct Connections {
+struct Connections<'a> {
+    workers: &'a Workers,
     permits: Arc<Semaphore>,
     open: Arc<AtomicUsize>,
     closed: Arc<Notify>,
@@ -234,7 +244,7 @@ struct Connections {
     metrics: Metrics,
 }
 
-impl Connections {
+impl Connections<'_> {
     /// Accepts for ever.
     async fn accept(&self, listener: &TcpListener, public: &Arc<Public>) {
         loop {
@@ -256,13 +266,19 @@ impl Connections {
         };
         // Without it an answer may wait 40 ms for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
+        // Taken from the runtime that accepted it, for the one that is to serve it.
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
         self.open.fetch_add(1, Ordering::Relaxed);
         self.metrics.connection_opened();
         let (open, closed) = (Arc::clone(&self.open), Arc::clone(&self.closed));
         let (close, metrics) = (self.close.clone(), self.metrics.clone());
         let public = Arc::clone(public);
-        tokio::spawn(async move {
-            serve_connection(stream, Connection { public, peer }, close).await;
+        self.workers.spawn(async move {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                serve_connection(stream, Connection { public, peer }, close).await;
+            }
             drop(permit);
             metrics.connection_closed();
             open.fetch_sub(1, Ordering::Relaxed);

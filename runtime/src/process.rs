@@ -1,6 +1,7 @@
 //! From `main` to exit code: what all binaries do before and after they serve.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 
 use crate::admin::{self, Readiness};
-use crate::config::{self, Invalid, Options, Stop};
+use crate::config::{self, Invalid, Options, ProcessOptions, Stop};
 use crate::traces::Sampler;
 use crate::{Shutdown, logs};
 
@@ -28,6 +29,8 @@ pub struct Process {
     pub readiness: Readiness,
     pub registry: Registry,
     pub sampler: Sampler,
+    /// Threads that are to serve, at least one.
+    pub threads: usize,
 }
 
 /// Why a process could not go on.
@@ -85,9 +88,7 @@ where
     raise_file_limit();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all();
-    if options.process().threads > 0 {
-        builder.worker_threads(options.process().threads.into());
-    }
+    builder.worker_threads(threads(options.process()));
     let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -99,6 +100,14 @@ where
     // Tasks that are left over hold nothing that was acknowledged.
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
+}
+
+/// As many as are asked for, or one per core that this process may use.
+fn threads(options: &ProcessOptions) -> usize {
+    match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        asked => asked.into(),
+    }
 }
 
 /// Raises the number of open files to what is allowed: the usual soft limit of 1,024
@@ -135,6 +144,7 @@ where
         readiness: Readiness::default(),
         registry: Registry::new(),
         sampler,
+        threads: threads(options.process()),
     };
     let result = match start_admin(&options, &process).await {
         Ok(()) => {

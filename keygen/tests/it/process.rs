@@ -49,6 +49,7 @@ impl Running {
             readiness: Readiness::default(),
             registry: Registry::new(),
             sampler: Sampler::OFF,
+            threads: 1,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {

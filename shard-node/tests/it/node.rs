@@ -54,6 +54,7 @@ impl Node {
             readiness: Readiness::default(),
             registry: Registry::new(),
             sampler: Sampler::OFF,
+            threads: 1,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
