@@ -66,8 +66,9 @@ impl KafkaLog {
             // Implies acks=all, and order within a partition.
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
-            // Batches were gathered for 40 ms already.
-            .set("linger.ms", "0")
+            // Batches were gathered for 40 ms already. With 0 its thread would not sleep
+            // while more requests wait than an idempotent producer has in flight.
+            .set("linger.ms", "5")
             // The spool outlives every outage, so a message need not give up.
             .set("message.timeout.ms", "0")
             // Twice what the sender has in flight; one batch is below 1 MiB.
