@@ -18,6 +18,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use waypost_proto::transport::Transport;
 
 pub use auth::Auth;
@@ -25,6 +27,9 @@ pub use problem::Problem;
 
 use crate::keys::Keys;
 use crate::lookup::Lookup;
+
+/// A body is what its type says, whatever it looks like.
+pub(crate) const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -72,8 +77,11 @@ impl Api {
                 get(link::show).patch(link::edit).delete(link::delete),
             )
             .route("/api/v1/links/{slug}/stats", get(stats::stats))
+            // Slugs are read elsewhere: what comes here is none, or is not read.
+            .route("/{slug}", get(problem::no_such_route))
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::method_not_allowed)
+            .layer(middleware::map_response(guard))
             .layer(middleware::from_fn_with_state(self.clone(), measure))
             .with_state(self)
     }
@@ -85,6 +93,16 @@ impl Api {
     fn short_url(&self, slug: &waypost_domain::Slug) -> String {
         format!("{}/{slug}", self.0.base_url)
     }
+}
+
+/// No answer is kept by a cache or taken for another type than it says.
+async fn guard(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 async fn measure(State(api): State<Api>, request: Request, next: Next) -> Response {

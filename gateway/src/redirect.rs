@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use url::Url;
 use waypost_domain::{DomainId, LinkKey, Slug, SlugRef, Timestamp, Verdict};
 
+use crate::api::NO_SNIFF;
 use crate::clicks::{ClickedLink, Clicks, Hit};
 use crate::lookup::{Found, Lookup};
 use crate::pages;
@@ -158,6 +159,7 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, kind);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     headers.insert(CACHE_CONTROL, NOT_KEPT);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));

@@ -297,7 +297,7 @@ async fn serve_connection(stream: TcpStream, service: Connection, close: Cancell
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .pipeline_flush(true)
+        // Not `pipeline_flush`: with it a malformed head gets no answer.
         .half_close(false)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)

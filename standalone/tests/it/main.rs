@@ -4,4 +4,5 @@
 mod browser;
 mod options;
 mod process;
+mod public_port;
 mod serving;
