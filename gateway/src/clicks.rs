@@ -47,6 +47,8 @@ const UNSPOOLED: usize = 64;
 pub struct Settings {
     /// Names this gateway, the same after a restart: 1 to 64 characters.
     pub gateway: String,
+    /// How many threads record clicks.
+    pub threads: usize,
     /// The spool's folder; nothing else may be in there.
     pub folder: PathBuf,
     /// The most the spool may hold; beyond it the oldest clicks go.
@@ -129,7 +131,11 @@ impl Clicks {
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(registry)?;
         let shared = Arc::new(Shared {
-            buffers: Buffers::new(metrics.recorded.clone(), metrics.lost_buffer.clone()),
+            buffers: Buffers::new(
+                settings.threads,
+                metrics.recorded.clone(),
+                metrics.lost_buffer.clone(),
+            ),
             pending: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             stop: AtomicBool::new(false),

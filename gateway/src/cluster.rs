@@ -141,6 +141,7 @@ fn clicks(config: &Config, process: &Process) -> Result<Clicks, Error> {
     let visitor_key = secrets::read(&config.secrets_dir, "visitor-key")?;
     let settings = clicks::Settings {
         gateway: config.gateway_id.clone(),
+        threads: process.threads,
         folder: config.spool_dir.clone(),
         max_bytes: config.public.spool_max_mib << 20,
         visitor_key: parse_hex(&visitor_key)

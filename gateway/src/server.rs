@@ -273,7 +273,8 @@ impl Connections<'_> {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.metrics.connection_opened();
         let (open, closed) = (Arc::clone(&self.open), Arc::clone(&self.closed));
-        let (close, metrics) = (self.close.clone(), self.metrics.clone());
+        // A child, since each look at a token takes its lock.
+        let (close, metrics) = (self.close.child_token(), self.metrics.clone());
         let public = Arc::clone(public);
         self.workers.spawn(async move {
             if let Ok(stream) = TcpStream::from_std(stream) {

@@ -105,6 +105,7 @@ async fn parts(
         .map_err(|problem| secrets::malformed("jwt-hs256", problem))?;
     let settings = clicks::Settings {
         gateway: "waypost".to_owned(),
+        threads: process.threads,
         folder: data.join("spool"),
         max_bytes: config.public.spool_max_mib << 20,
         visitor_key: key(secrets, "visitor-key")?,

@@ -7,46 +7,47 @@ use prometheus::IntCounter;
 
 use super::hit::Taken;
 
-/// Threads that record at the same time rarely share a buffer.
-const BUFFERS: usize = 16;
+/// Clicks in all buffers: more than a second at the highest rate that was seen of two
+/// cores, for when the disk or the machine has no time for us; some 60 MB when full.
+const CAPACITY: usize = 262_144;
 
-/// Clicks in one buffer: 130,000 in all, or a second at the rate of a large
-/// gateway; some 60 MB when full.
-const CAPACITY: usize = 8_192;
-
-/// What a buffer keeps allocated between commits.
-const KEPT: usize = 256;
+/// The most that a buffer keeps allocated between commits: what a busy thread records
+/// from one to the next.
+const KEPT: usize = 8_192;
 
 #[derive(Debug)]
 pub(super) struct Buffers {
-    buffers: [Mutex<Vec<Taken>>; BUFFERS],
+    buffers: Box<[Mutex<Vec<Taken>>]>,
     recorded: IntCounter,
     lost: IntCounter,
 }
 
 thread_local! {
-    /// Which buffer this thread uses; spreads threads evenly.
-    static BUFFER: usize = {
+    /// The number of this thread among those that have recorded a click: which buffer
+    /// it uses.
+    static NUMBER: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % BUFFERS
+        NEXT.fetch_add(1, Ordering::Relaxed)
     };
 }
 
 impl Buffers {
-    pub(super) fn new(recorded: IntCounter, lost: IntCounter) -> Self {
+    /// Buffers for so many threads that record: then none shares one.
+    pub(super) fn new(threads: usize, recorded: IntCounter, lost: IntCounter) -> Self {
         Self {
-            buffers: std::array::from_fn(|_| Mutex::new(Vec::new())),
+            buffers: (0..threads.max(1)).map(|_| Mutex::default()).collect(),
             recorded,
             lost,
         }
     }
 
     pub(super) fn push(&self, click: Taken) {
-        self.recorded.inc();
-        let mut buffer = lock(&self.buffers[BUFFER.with(|buffer| *buffer)]);
-        if buffer.len() < CAPACITY {
+        let count = self.buffers.len();
+        let mut buffer = lock(&self.buffers[NUMBER.with(|number| number % count)]);
+        if buffer.len() < CAPACITY / count {
             buffer.push(click);
         } else {
+            self.recorded.inc();
             self.lost.inc();
         }
     }
@@ -54,7 +55,7 @@ impl Buffers {
     /// Everything that is in here, a recorder's clicks in order.
     pub(super) fn drain(&self) -> Vec<Taken> {
         let mut drained = Vec::new();
-        for buffer in &self.buffers {
+        for buffer in &*self.buffers {
             // Swapped, so that no recorder waits while clicks are moved.
             let taken = {
                 let mut buffer = lock(buffer);
@@ -63,6 +64,8 @@ impl Buffers {
             };
             drained.extend(taken);
         }
+        // Here and not for each click: threads would take the counter from each other.
+        self.recorded.inc_by(drained.len() as u64);
         drained
     }
 }
@@ -79,12 +82,12 @@ mod tests {
     #[test]
     fn a_full_buffer_counts_what_it_cannot_take() {
         let counter = |name| IntCounter::new(name, "help").unwrap();
-        let buffers = Buffers::new(counter("recorded"), counter("lost"));
-        for _ in 0..CAPACITY + 3 {
+        let buffers = Buffers::new(4, counter("recorded"), counter("lost"));
+        for _ in 0..CAPACITY / 4 + 3 {
             buffers.push(taken("abcdefgh"));
         }
-        assert_eq!((buffers.recorded.get(), buffers.lost.get()), (8_195, 3));
-        assert_eq!(buffers.drain().len(), CAPACITY);
+        assert_eq!(buffers.drain().len(), 65_536);
+        assert_eq!((buffers.recorded.get(), buffers.lost.get()), (65_539, 3));
         assert!(buffers.drain().is_empty());
     }
 }

@@ -71,6 +71,7 @@ fn identity(batch: &Batch) -> (String, u64, u32, u64) {
 fn settings(folder: &Path) -> Settings {
     Settings {
         gateway: "gateway-1".to_owned(),
+        threads: 2,
         folder: folder.to_owned(),
         max_bytes: Settings::DEFAULT_MAX_BYTES,
         visitor_key: [1; 32],
