@@ -5,6 +5,7 @@ mod check;
 mod cluster;
 mod docs;
 mod packages;
+mod programs;
 mod steps;
 mod test;
 
