@@ -81,7 +81,8 @@ pub(crate) struct Options {
     /// Cargo's profile to build with: dev, release or dist
     #[arg(long, default_value = "dist")]
     profile: String,
-    /// Where the JSON goes; by default bench/NAME.json in cargo's target folder
+    /// Where the JSON goes; by default bench/NAME.json in cargo's target folder, or
+    /// bench/NAME-quick.json
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -174,6 +175,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     let programs = programs::build(&options.profile, Purpose::Bench)?;
     let folder = steps::target_folder()?.join("bench");
+    // What says nothing must not take the place of what does.
+    let suffix = if options.quick { "-quick" } else { "" };
     for name in names {
         let text = name.text();
         eprintln!("xtask: measures {text}");
@@ -188,7 +191,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         });
         let report = name.run(&bench)?;
         let file = options.json.clone();
-        let file = file.unwrap_or_else(|| folder.join(format!("{text}.json")));
+        let file = file.unwrap_or_else(|| folder.join(format!("{text}{suffix}.json")));
         report.publish(&machine, &asked, &file)?;
     }
     Ok(())

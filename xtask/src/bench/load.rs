@@ -15,9 +15,6 @@ use crate::Error;
 /// As a load balancer in front would keep open.
 pub(crate) const CONNECTIONS: usize = 64;
 
-/// The same for both sides and all turns, so that all of them ask for the same.
-const SEED: u32 = 1;
-
 const TOLD: &str = include_str!("wrk/told.lua");
 
 /// What is asked for.
@@ -35,6 +32,8 @@ pub(crate) enum Load<'a> {
 pub(crate) enum Order {
     /// Each in its turn.
     Walk,
+    /// Each of so many in its turn, the most popular first.
+    WalkPopular(usize),
     Uniform,
     /// With exponent 1.
     Zipf,
@@ -135,7 +134,7 @@ impl Load<'_> {
                 links.slugs().display().to_string(),
                 Links::SLUG_LENGTH.to_string(),
                 order.name().to_owned(),
-                SEED.to_string(),
+                order.count(links).to_string(),
             ],
             Self::Creates(token) => vec![token.to_owned(), "0".to_owned()],
             Self::Batches(token, size) => vec![token.to_owned(), size.to_string()],
@@ -146,9 +145,17 @@ impl Load<'_> {
 impl Order {
     fn name(self) -> &'static str {
         match self {
-            Self::Walk => "walk",
+            Self::Walk | Self::WalkPopular(_) => "walk",
             Self::Uniform => "uniform",
             Self::Zipf => "zipf",
+        }
+    }
+
+    /// How many links are asked for.
+    fn count(self, links: &Links) -> usize {
+        match self {
+            Self::WalkPopular(count) => count.min(links.count()),
+            Self::Walk | Self::Uniform | Self::Zipf => links.count(),
         }
     }
 }

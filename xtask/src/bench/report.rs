@@ -147,11 +147,13 @@ impl Report {
         }
         let sum = |of: fn(&Turn) -> f64| turns.iter().map(of).sum::<f64>();
         self.note(format!(
-            "clicks of all turns: {} recorded, {} spooled, {} acknowledged by the broker, {} lost",
+            "clicks of all turns: {} recorded, {} spooled, {} acknowledged by the broker, {} lost, \
+             {} of them for want of room in memory",
             sum(|turn| turn.counts.recorded),
             sum(|turn| turn.counts.spooled),
             sum(|turn| turn.counts.acked),
             sum(|turn| turn.counts.lost),
+            sum(|turn| turn.counts.lost_in_buffer),
         ));
     }
 

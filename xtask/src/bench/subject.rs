@@ -31,6 +31,8 @@ pub(crate) struct Counts {
     pub(crate) spooled: f64,
     pub(crate) acked: f64,
     pub(crate) lost: f64,
+    /// Of these, those for which there was no room in memory.
+    pub(crate) lost_in_buffer: f64,
     /// Links that shards were asked for, and the statements that read them.
     pub(crate) reads: f64,
     pub(crate) read_statements: f64,
@@ -68,6 +70,7 @@ impl Counts {
             spooled: total("waypost_clicks_spooled_total", &[]),
             acked: total("waypost_clicks_acked_total", &[]),
             lost: total("waypost_clicks_lost_total", &[]),
+            lost_in_buffer: total("waypost_clicks_lost_total", &["reason=\"buffer\""]),
             reads: reads("waypost_shard_batch_items_sum"),
             read_statements: reads("waypost_shard_batch_items_count"),
         })
@@ -95,6 +98,7 @@ impl Sub for Counts {
             spooled: self.spooled - before.spooled,
             acked: self.acked - before.acked,
             lost: self.lost - before.lost,
+            lost_in_buffer: self.lost_in_buffer - before.lost_in_buffer,
             reads: self.reads - before.reads,
             read_statements: self.read_statements - before.read_statements,
         }

@@ -1,5 +1,6 @@
 -- Asks for slugs. Arguments: a file of slugs of one length, one after the other; that
--- length; the order, which is walk (each once, over and over), uniform or zipf; a seed.
+-- length; the order, which is walk (each once, over and over), uniform or zipf; how many of
+-- them at most.
 
 local slugs, length, count, order, tail
 local at = 0
@@ -9,9 +10,11 @@ function init(args)
   slugs = file:read("*a")
   file:close()
   length = tonumber(args[2])
-  count = #slugs / length
+  count = math.min(#slugs / length, tonumber(args[4]))
   order = args[3]
-  math.randomseed(tonumber(args[4]))
+  -- Each run asks in another order: were it always the same, a cache that is too small
+  -- would in the end hold just what is asked for.
+  math.randomseed(os.time())
   -- What a browser sends and a click keeps.
   tail = " HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
     .. "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
