@@ -24,9 +24,9 @@ const LINKS: usize = 1_000_000;
 /// By Zipf's law, with exponent one, so many of them get 85 % of the requests.
 const POPULAR: usize = 115_000;
 
-/// Holds about as many. The rest is read from Postgres, each time: with Redis there
-/// would soon be nothing left to read there.
-const L1_MIB: &str = "40";
+/// Holds about as many: what a gateway has by default. The rest is read from
+/// Postgres, each time: with Redis there would soon be nothing left to read there.
+const L1_MIB: &str = "64";
 
 /// Until the popular links are in memory, and have been found there once.
 const FILL_SECONDS: u64 = 20;
