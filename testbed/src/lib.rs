@@ -18,6 +18,7 @@ mod redis_cluster;
 mod resp;
 mod sandbox;
 mod secret;
+mod server;
 pub mod service;
 pub mod token;
 
@@ -29,4 +30,5 @@ pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use redis_cluster::{RedisCluster, RedisNode};
 pub use sandbox::Sandbox;
+pub use server::Server;
 pub use service::Service;

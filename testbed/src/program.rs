@@ -8,12 +8,24 @@ use crate::error::{Error, Result};
 /// not in the search path.
 const POSTGRES_FOLDERS: [&str; 3] = ["/usr/lib/postgresql", "/usr/local/pgsql", "/opt/postgresql"];
 
+/// Where Debian puts servers.
+const SYSTEM_FOLDER: &str = "/usr/sbin";
+
 /// A program of the search path.
 pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+/// A program that may be meant for administrators: their folder is not in
+/// everybody's search path.
+pub(crate) fn of_system(name: &str) -> Option<PathBuf> {
+    in_path(name).or_else(|| {
+        let candidate = Path::new(SYSTEM_FOLDER).join(name);
+        candidate.is_file().then_some(candidate)
+    })
 }
 
 /// The folder with `initdb`, `postgres` and `psql`: of the newest version.

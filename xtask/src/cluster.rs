@@ -10,12 +10,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use waypost_testbed::service::Kind;
 use waypost_testbed::{Cluster, Sandbox};
 
 use crate::Error;
-use crate::packages::{self, Purpose};
-use crate::steps::{self, Steps};
+use crate::packages::Purpose;
+use crate::programs;
 
 /// How often the supervisor looks for dead processes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -70,7 +69,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Error> {
         .map_err(|error| Error::Step(format!("the path of the state file: {error}")))?;
     // Whoever waits for the file must not find that of a cluster that was killed.
     let _ = std::fs::remove_file(&state);
-    let programs = build(&options.profile)?;
+    let programs = programs::build(&options.profile, Purpose::RunCluster)?;
     let (sender, events) = channel();
     // Before there is any other thread, so that all of them leave signals to one.
     let signals = signals::Signals::block()?;
@@ -151,18 +150,4 @@ fn attend(events: &Receiver<Event>, file: &Path, is_supervised: bool) -> Result<
     }
     eprintln!("xtask: the cluster ends");
     Ok(())
-}
-
-/// Builds our programs on what the machine must have; answers their folder.
-fn build(profile: &str) -> Result<PathBuf, Error> {
-    let mut steps = Steps::default();
-    packages::install_missing(&mut steps, Purpose::RunCluster)?;
-    let mut arguments = vec!["build", "--profile", profile];
-    for kind in Kind::ALL {
-        arguments.extend(["-p", kind.program(), "--bin", kind.program()]);
-    }
-    steps.cargo(&arguments)?;
-    // The profile dev is the one whose folder is not called after it.
-    let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(steps::target_folder()?.join(folder))
 }

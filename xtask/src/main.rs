@@ -1,10 +1,12 @@
 //! The one developer entry: `cargo xtask ..`.
 
+mod bench;
 mod broker;
 mod check;
 mod cluster;
 mod docs;
 mod packages;
+mod programs;
 mod steps;
 mod test;
 
@@ -37,6 +39,8 @@ enum Task {
     /// Run the whole system on this machine
     #[command(subcommand)]
     Cluster(cluster::Task),
+    /// Measure, as ratios to a yardstick that is measured in the same run
+    Bench(bench::Options),
 }
 
 /// Why a task ended early. Nobody acts on the difference but the reader.
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Task::Docs(options) => docs::run(&options),
         Task::Broker => broker::run(),
         Task::Cluster(cluster::Task::Up(options)) => cluster::up(&options),
+        Task::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ use crate::steps::Steps;
 pub(crate) enum Purpose {
     Build,
     RunCluster,
+    Bench,
     Test,
 }
 
@@ -25,7 +26,7 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 12] = [
     // The first three build rdkafka.
     Need {
         package: "zlib1g-dev",
@@ -57,6 +58,28 @@ const NEEDS: [Need; 8] = [
         package: "python3-pip",
         purpose: Purpose::RunCluster,
         is_met: || !is_pip_needed() || has_pip(),
+    },
+    // The rest of this purpose is what we are compared with, or measured by.
+    Need {
+        package: "nginx",
+        purpose: Purpose::Bench,
+        is_met: || is_in_path("nginx") || Path::new("/usr/sbin/nginx").is_file(),
+    },
+    Need {
+        package: "wrk",
+        purpose: Purpose::Bench,
+        is_met: || is_in_path("wrk"),
+    },
+    Need {
+        package: "redis-tools",
+        purpose: Purpose::Bench,
+        is_met: || is_in_path("redis-benchmark"),
+    },
+    // Holds pgbench since it left the package of contributions.
+    Need {
+        package: "postgresql",
+        purpose: Purpose::Bench,
+        is_met: || is_in_path("pgbench"),
     },
     // The pages are looked at in a real browser.
     Need {

@@ -1,4 +1,5 @@
 //! The developer entry as people and load tests use it: as a program.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bench;
 mod cluster;

@@ -1,0 +1,51 @@
+//! Redirects out of the gateway's memory, each click on its way to the broker,
+//! against nginx that answers out of a map.
+
+use super::load::{CONNECTIONS, Load, Order};
+use super::report::{Bound, Goal, Report};
+use super::subject::{Turn, spread};
+use super::turns::{self, Spread};
+use super::yardstick::nginx::{self, Nginx};
+use super::{Bench, WARMUP_SECONDS};
+use crate::Error;
+
+const LINKS: usize = 10_000;
+
+pub(super) fn run(bench: &Bench) -> Result<Report, Error> {
+    let cluster = bench.cluster().start()?;
+    let links = bench.links(&cluster, LINKS)?;
+    let nginx = Nginx::start(&bench.sandbox, &links)?;
+    let load = Load::Redirects(&links, Order::Uniform);
+    let ours = |seconds| Turn::take(&cluster, load, CONNECTIONS, seconds);
+    let yardstick = |seconds| nginx.turn(&bench.sandbox, load, CONNECTIONS, seconds);
+    ours(WARMUP_SECONDS)?;
+    yardstick(WARMUP_SECONDS)?;
+    let pairs = turns::take(
+        bench.repeats,
+        || ours(bench.seconds),
+        || yardstick(bench.seconds),
+    )?;
+    Ok(report(&pairs))
+}
+
+fn report(pairs: &[(Turn, nginx::Turn)]) -> Report {
+    let (ours, yardstick): (Vec<Turn>, Vec<nginx::Turn>) = pairs.iter().copied().unzip();
+    let gateway = |turn: &Turn| turn.micros(|spent| spent.gateways);
+    let ratios = pairs
+        .iter()
+        .map(|(ours, nginx)| gateway(ours) / nginx.micros);
+    let mut report = Report::new("redirect-hot");
+    report.goal(Goal {
+        what: "gateway's CPU per request, to nginx's",
+        unit: "x",
+        bound: Bound::AtMost(1.0),
+        seen: Spread::of(ratios),
+    });
+    let rate = spread(&ours, |turn| turn.answered.rate());
+    let nginx_rate = spread(&yardstick, |turn| turn.answered.rate());
+    report.compared("redirects", "1/s", rate, nginx_rate);
+    let micros = spread(&yardstick, |turn| turn.micros);
+    report.compared("CPU per request", "us", spread(&ours, gateway), micros);
+    report.turns(&ours);
+    report
+}

@@ -1,0 +1,30 @@
+//! Our programs, built for what somebody is about to do.
+
+use std::path::PathBuf;
+
+use waypost_testbed::service::Kind;
+
+use crate::Error;
+use crate::packages::{self, Purpose};
+use crate::steps::{self, Steps};
+
+/// Sends what clients of a cluster would.
+pub(crate) const LOADTEST: &str = "waypost-loadtest";
+
+/// Builds them on what the machine must have; answers their folder.
+pub(crate) fn build(profile: &str, purpose: Purpose) -> Result<PathBuf, Error> {
+    let mut steps = Steps::default();
+    packages::install_missing(&mut steps, purpose)?;
+    let mut programs: Vec<&str> = Kind::ALL.into_iter().map(Kind::program).collect();
+    if purpose == Purpose::Bench {
+        programs.push(LOADTEST);
+    }
+    let mut arguments = vec!["build", "--profile", profile];
+    for program in programs {
+        arguments.extend(["-p", program, "--bin", program]);
+    }
+    steps.cargo(&arguments)?;
+    // The profile dev is the one whose folder is not called after it.
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(steps::target_folder()?.join(folder))
+}
