@@ -16,7 +16,10 @@ pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// The folder with `initdb`, `postgres` and `psql`: of the newest version.
+/// What we run of Postgres; one package has them all.
+const POSTGRES_PROGRAMS: [&str; 4] = ["initdb", "postgres", "psql", "pg_basebackup"];
+
+/// The folder with Postgres's programs: of the newest version.
 pub(crate) fn postgres_folder() -> Result<PathBuf> {
     let mut versions: Vec<PathBuf> = POSTGRES_FOLDERS
         .iter()
@@ -31,12 +34,12 @@ pub(crate) fn postgres_folder() -> Result<PathBuf> {
         .rev()
         .chain(in_path("initdb").and_then(|initdb| initdb.parent().map(Path::to_owned)))
         .find(|folder| {
-            ["initdb", "postgres", "psql"]
+            POSTGRES_PROGRAMS
                 .iter()
                 .all(|name| folder.join(name).is_file())
         })
         .ok_or_else(|| Error::Missing {
-            what: "initdb, postgres and psql".to_owned(),
+            what: POSTGRES_PROGRAMS.join(", "),
             remedy: "install the package postgresql".to_owned(),
         })
 }
