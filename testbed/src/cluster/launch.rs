@@ -76,10 +76,15 @@ impl Launch<'_> {
             Some(proxy) => postgres.url_through(&proxy.address(), Shard::DATABASE),
             None => postgres.url(Shard::DATABASE),
         };
+        let replica_urls: Vec<String> = replicas
+            .iter()
+            .map(|replica| replica.url(Shard::DATABASE))
+            .collect();
         let start = |(index, seat)| {
             let settings = [
                 ("WAYPOST_SHARD_ID", id.to_string()),
                 ("WAYPOST_POSTGRES_URL", url.clone()),
+                ("WAYPOST_POSTGRES_REPLICA_URLS", replica_urls.join(",")),
                 ("WAYPOST_REDIS", self.redis.clone()),
                 ("WAYPOST_SHARD_MAP", self.map.display().to_string()),
             ];
