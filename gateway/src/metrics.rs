@@ -17,6 +17,7 @@ const LATENCY_BUCKETS: [f64; 14] = [
 pub struct Metrics {
     requests: HistogramVec,
     cache: IntCounterVec,
+    unanswered: IntCounterVec,
     rpcs: HistogramVec,
     moved: IntCounter,
     bad_signatures: IntCounterVec,
@@ -56,6 +57,13 @@ impl Metrics {
                 "waypost_cache_lookups_total",
                 "Lookups in a cache by their result",
                 &["tier", "result"],
+            )?,
+            // reason: unconfirmed (a replica has no such link, and only the primary may
+            // say 404), unavailable, overloaded, refused.
+            unanswered: counters(
+                "waypost_lookups_unanswered_total",
+                "Lookups answered 503, since nobody who knows could be asked",
+                &["reason"],
             )?,
             // rpc: resolve, create, update, delete. result: ok, unavailable, timeout,
             // overloaded, refused.
@@ -108,6 +116,7 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.cache.clone()))?;
+        registry.register(Box::new(metrics.unanswered.clone()))?;
         registry.register(Box::new(metrics.rpcs.clone()))?;
         registry.register(Box::new(metrics.moved.clone()))?;
         registry.register(Box::new(metrics.bad_signatures.clone()))?;
@@ -130,6 +139,10 @@ impl Metrics {
 
     pub(crate) fn cache(&self, tier: &str, result: &str) {
         self.cache.with_label_values(&[tier, result]).inc();
+    }
+
+    pub(crate) fn unanswered(&self, reason: &str) {
+        self.unanswered.with_label_values(&[reason]).inc();
     }
 
     pub(crate) fn rpc_timer(&self, rpc: &'static str) -> RpcTimer<'_> {
