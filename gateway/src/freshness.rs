@@ -34,6 +34,21 @@ pub struct Stamp {
     at_ms: u64,
 }
 
+/// The stretch of what was read in none: the first has number 1.
+const NO_STRETCH: u64 = 0;
+
+impl Stamp {
+    /// The same for what a replica said: it may lack changes that were told already,
+    /// so that it is to be asked again, however soon.
+    #[must_use]
+    pub fn of_replica(self) -> Self {
+        Self {
+            stretch: NO_STRETCH,
+            ..self
+        }
+    }
+}
+
 /// What may be done with a cached entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
@@ -80,7 +95,7 @@ impl Freshness {
             heard_ms: AtomicU64::new(0),
             unapplied_ms: AtomicU64::new(0),
             clock_offset_ms: AtomicI64::new(ours),
-            confirmed: Mutex::new([(0, 0); 2]),
+            confirmed: Mutex::new([(NO_STRETCH, 0); 2]),
         }))
     }
 
@@ -275,6 +290,18 @@ mod tests {
         freshness.heard_at(20_100, Duration::ZERO);
         assert!(freshness.redis_is_current_at(20_101));
         assert!(!freshness.redis_is_current_at(30_000), "silence");
+    }
+
+    #[test]
+    fn what_a_replica_said_is_never_believed_and_expires_from_when_it_was_asked() {
+        let freshness = freshness();
+        freshness.begin_at(10);
+        freshness.heard_at(20, Duration::ZERO);
+        let read = freshness.stamp_at(21).of_replica();
+        assert_eq!(freshness.trust_at(read, 22), Trust::Stale);
+        freshness.heard_at(100_000, Duration::ZERO);
+        assert_eq!(freshness.trust_at(read, 120_021), Trust::Stale);
+        assert_eq!(freshness.trust_at(read, 120_022), Trust::Expired);
     }
 
     #[test]

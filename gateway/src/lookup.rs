@@ -108,9 +108,13 @@ impl Lookup {
         let Resolved::Found(link, source) = self.shards.resolve(key).await? else {
             return Ok(None);
         };
-        if source == Source::Primary {
-            self.fill_redis(&link, asked.elapsed());
-        }
+        let stamp = match source {
+            Source::Primary => {
+                self.fill_redis(&link, asked.elapsed());
+                stamp
+            }
+            Source::Replica => stamp.of_replica(),
+        };
         let target = Arc::new(Target::from(&*link));
         Ok(Some(self.l1.put(target, stamp)))
     }
@@ -138,7 +142,10 @@ impl Lookup {
                 self.metrics.cache("l1", "served_stale");
                 Found::Link(target, freshness.shard_time(now))
             }
-            _ => Found::Unknown(error),
+            _ => {
+                self.metrics.unanswered(error.reason());
+                Found::Unknown(error)
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ pub struct Metrics {
     redirected: [Histogram; REDIRECTS.len()],
     l1_hits: IntCounter,
     cache: IntCounterVec,
+    unanswered: IntCounterVec,
     rpcs: HistogramVec,
     moved: IntCounter,
     bad_signatures: IntCounterVec,
@@ -75,6 +76,13 @@ impl Metrics {
             l1_hits: cache.with_label_values(&["l1", "hit"]),
             requests,
             cache,
+            // reason: unconfirmed (a replica has no such link, and only the primary may
+            // say 404), unavailable, overloaded, refused.
+            unanswered: counters(
+                "waypost_lookups_unanswered_total",
+                "Lookups answered 503, since nobody who knows could be asked",
+                &["reason"],
+            )?,
             // rpc: resolve, create, update, delete. result: ok, unavailable, timeout,
             // overloaded, refused.
             rpcs: histogram(
@@ -126,6 +134,7 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.cache.clone()))?;
+        registry.register(Box::new(metrics.unanswered.clone()))?;
         registry.register(Box::new(metrics.rpcs.clone()))?;
         registry.register(Box::new(metrics.moved.clone()))?;
         registry.register(Box::new(metrics.bad_signatures.clone()))?;
@@ -160,6 +169,10 @@ impl Metrics {
 
     pub(crate) fn cache(&self, tier: &str, result: &str) {
         self.cache.with_label_values(&[tier, result]).inc();
+    }
+
+    pub(crate) fn unanswered(&self, reason: &str) {
+        self.unanswered.with_label_values(&[reason]).inc();
     }
 
     pub(crate) fn rpc_timer(&self, rpc: &'static str) -> RpcTimer<'_> {

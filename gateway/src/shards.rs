@@ -43,6 +43,9 @@ pub enum Error {
     /// No node of the shard answered in time. A write may have been done or not.
     #[error("the shard cannot be reached")]
     Unavailable,
+    /// A replica has no such link, and the primary, whose word it takes, cannot be asked.
+    #[error("only a replica of the shard can be reached")]
+    Unconfirmed,
     /// The shard refused the request, or its answer makes no sense.
     #[error("the shard refused the request: {0}")]
     Refused(Arc<str>),
@@ -258,6 +261,18 @@ impl Line {
                 let peer = Arc::clone(&creator);
                 async move { peer.create(links).await }
             }),
+        }
+    }
+}
+
+impl Error {
+    /// The label of metrics.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Refused(_) => "refused",
         }
     }
 }

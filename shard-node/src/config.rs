@@ -42,6 +42,17 @@ pub struct Options {
     )]
     pub postgres_url: PostgresUrl,
 
+    /// Streaming standbys of the database, as URLs separated by commas; they are read
+    /// while the database itself cannot be
+    #[arg(
+        long,
+        env = "WAYPOST_POSTGRES_REPLICA_URLS",
+        value_delimiter = ',',
+        value_name = "URL,..",
+        hide_env_values = true
+    )]
+    pub postgres_replica_urls: Vec<PostgresUrl>,
+
     /// Some nodes of the region's Redis Cluster, as host:port,host:port; none: no cache
     #[arg(
         long,

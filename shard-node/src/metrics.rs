@@ -11,12 +11,13 @@ pub struct Metrics {
     /// `rpc`: create_batch, resolve_batch, update, delete, watch; `outcome`: ok, or
     /// the gRPC code in snake case. For watch: until the stream begins.
     pub(crate) rpc_seconds: HistogramVec,
-    /// `operation`: create, resolve, write.
+    /// `operation`: create, resolve, resolve_replica, write.
     pub(crate) batch_items: HistogramVec,
-    /// `operation`: create, resolve, write.
+    /// `operation`: create, resolve, resolve_replica, write.
     pub(crate) queue_items: IntGaugeVec,
-    /// `operation`: create, resolve, write.
+    /// `operation`: create, resolve, resolve_replica, write.
     pub(crate) sessions_lost: IntCounterVec,
+    pub(crate) replicas_usable: IntGauge,
     /// `rpc` as above, without watch.
     pub(crate) moved: IntCounterVec,
     pub(crate) leader: IntGauge,
@@ -75,6 +76,13 @@ impl Metrics {
                         "Database sessions given up after an error or a deadline",
                     ),
                     &["operation"],
+                ),
+            )?,
+            replicas_usable: add(
+                registry,
+                IntGauge::new(
+                    "waypost_shard_replicas_usable",
+                    "Replicas that can be read should the primary be lost",
                 ),
             )?,
             moved: add(

@@ -55,7 +55,7 @@ pub async fn serve_on(
     let map = shard_map(&options)?;
     let (secret, expected) = (ServiceToken::SECRET, ServiceToken::EXPECTED);
     let token = secrets::parse(&options.secrets_dir, secret, expected, ServiceToken::parse)?;
-    let store = store(&options)?;
+    let (store, replicas) = stores(&options)?;
     let cache = cache(&options)?;
     let metrics = Metrics::register(&process.registry)
         .map_err(|error| Error::failed("register metrics", error))?;
@@ -64,7 +64,13 @@ pub async fn serve_on(
     let stopped = CancellationToken::new();
     let _stop_workers = stopped.clone().drop_guard();
     let changes = Changes::default();
-    let service = Service::start(store.clone(), changes.clone(), metrics.clone(), &stopped);
+    let service = Service::start(
+        store.clone(),
+        &replicas,
+        changes.clone(),
+        metrics.clone(),
+        &stopped,
+    );
     let relay = Relay {
         store: store.clone(),
         changes,
@@ -124,15 +130,27 @@ fn shard_map(options: &Options) -> Result<ShardMap, Invalid> {
     Ok(map)
 }
 
-fn store(options: &Options) -> Result<PostgresStore, Invalid> {
+/// The shard's database and its standbys.
+fn stores(options: &Options) -> Result<(PostgresStore, Vec<PostgresStore>), Invalid> {
     let name = "link-mac";
     let text = secrets::read(&options.secrets_dir, name)?;
     let key_ring = KeyRing::parse(&text).map_err(|problem| secrets::malformed(name, &problem))?;
     let shard = options.shard_id.clone();
-    let postgres = options
-        .postgres_url
-        .options(&format!("waypost-shard-{shard}"))?;
-    Ok(PostgresStore::new(postgres, shard, key_ring))
+    let application = format!("waypost-shard-{shard}");
+    let replicas = options
+        .postgres_replica_urls
+        .iter()
+        .map(|url| {
+            let postgres = url.options_of("--postgres-replica-urls", &application)?;
+            Ok(PostgresStore::replica(
+                postgres,
+                shard.clone(),
+                key_ring.clone(),
+            ))
+        })
+        .collect::<Result<_, Invalid>>()?;
+    let postgres = options.postgres_url.options(&application)?;
+    Ok((PostgresStore::new(postgres, shard, key_ring), replicas))
 }
 
 fn cache(options: &Options) -> Result<Cache, Invalid> {

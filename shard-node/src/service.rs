@@ -15,9 +15,12 @@ use crate::metrics::Metrics;
 use crate::store::{LinkStore, PrefixOwner};
 
 mod create;
+mod replicas;
 mod resolve;
 mod watch;
 mod write;
+
+use replicas::Replicas;
 
 /// Items that one request may carry.
 pub const MAX_BATCH: usize = 1_024;
@@ -35,6 +38,7 @@ pub struct Service<S: LinkStore> {
     store: S,
     creates: Lane<S, create::Create>,
     resolves: Lane<S, resolve::Resolve>,
+    replicas: Option<Replicas<S>>,
     writes: Lane<S, write::Change>,
     changes: Changes,
     metrics: Metrics,
@@ -46,6 +50,7 @@ impl<S: LinkStore> Clone for Service<S> {
             store: self.store.clone(),
             creates: self.creates.clone(),
             resolves: self.resolves.clone(),
+            replicas: self.replicas.clone(),
             writes: self.writes.clone(),
             changes: self.changes.clone(),
             metrics: self.metrics.clone(),
@@ -54,10 +59,12 @@ impl<S: LinkStore> Clone for Service<S> {
 }
 
 impl<S: LinkStore> Service<S> {
-    /// Starts the service's workers, which end with `shutdown`.
+    /// Starts the service's workers, which end with `shutdown`. `replicas` are
+    /// standbys of the store.
     #[must_use]
     pub fn start(
         store: S,
+        replicas: &[S],
         changes: Changes,
         metrics: Metrics,
         shutdown: &CancellationToken,
@@ -65,6 +72,7 @@ impl<S: LinkStore> Service<S> {
         Self {
             creates: Lane::start(&store, CREATORS, &metrics, shutdown),
             resolves: Lane::start(&store, READERS, &metrics, shutdown),
+            replicas: Replicas::start(&store, replicas, &metrics, shutdown),
             writes: Lane::start(&store, WRITERS, &metrics, shutdown),
             store,
             changes,

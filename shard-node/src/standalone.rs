@@ -49,5 +49,5 @@ pub async fn open_sqlite(
         metrics: metrics.clone(),
     };
     tokio::spawn(relay.run(shutdown.clone()));
-    Ok(Service::start(store, changes, metrics, shutdown))
+    Ok(Service::start(store, &[], changes, metrics, shutdown))
 }

@@ -67,6 +67,9 @@ pub trait Session: Send + 'static {
     /// with the same change id is safe.
     fn write(&mut self, write: &Write) -> impl Future<Output = Result<Written, Error>> + Send;
 
+    /// Where the server is in the shard's log.
+    fn position(&mut self) -> impl Future<Output = Result<Position, Error>> + Send;
+
     /// The owners of all prefixes.
     fn ownership(&mut self) -> impl Future<Output = Result<Vec<PrefixOwner>, Error>> + Send;
 
@@ -146,6 +149,16 @@ pub enum Written {
     Moved(PrefixOwner),
     /// Its data cannot be stored, now or later.
     Refused,
+}
+
+/// Where one server of a shard is in the log of all changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Names the log: the same at a primary and its standbys, and nowhere else.
+    pub log: i64,
+    /// Up to here a primary has written the log, and a standby has it replayed.
+    pub at: u64,
+    pub is_standby: bool,
 }
 
 /// Who owns a prefix, as the shard's database has it.

@@ -44,6 +44,8 @@ pub struct Shard {
     pub nodes: Vec<Service>,
     /// With the database [`Shard::DATABASE`].
     pub postgres: Postgres,
+    /// Its standbys; a commit waits for one of them.
+    pub replicas: Vec<Postgres>,
     /// Between the database and the nodes, if asked for.
     pub postgres_proxy: Option<Proxy>,
 }
@@ -55,6 +57,12 @@ impl Shard {
     #[must_use]
     pub fn url(&self) -> String {
         self.postgres.url(Self::DATABASE)
+    }
+
+    /// The URL of the database at a standby.
+    #[must_use]
+    pub fn replica_url(&self, replica: usize) -> String {
+        self.replicas[replica].url(Self::DATABASE)
     }
 }
 

@@ -1,4 +1,6 @@
-//! A real Postgres server of one's own.
+//! A real Postgres server of one's own, and standbys of it.
+
+mod standby;
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -67,49 +69,11 @@ impl Postgres {
     /// # Errors
     /// If Postgres is not installed or does not start.
     pub fn start_in(sandbox: &Arc<Sandbox>, name: &str) -> Result<Self> {
-        let programs = program::postgres_folder()?;
-        let user = unprivileged_user()?;
-        let folder = sandbox.folder().join(name);
-        let password = random_hex(16)?;
-        let port = Port::reserve()?;
-        create_private(&folder, user)?;
-        let data = folder.join("data");
-        let spec = |name: String, program: &str, arguments, stop_signal| Spec {
-            name,
-            program: programs.join(program),
-            arguments,
-            environment: Vec::new(),
-            user,
-            stop_signal,
-        };
-
-        let arguments = init_arguments(&folder, &data, &password, user)?;
-        let initdb = spec(
-            format!("{name}-initdb"),
-            "initdb",
-            arguments,
-            StopSignal::Kill,
-        );
+        let seat = Seat::take(sandbox, name, random_hex(16)?)?;
+        let initdb = seat.spec("-initdb", "initdb", init_arguments(&seat)?);
         Process::run(sandbox, initdb, INIT_DEADLINE)?;
-        let place = format!(
-            "port = {}\nunix_socket_directories = '{}'\n",
-            port.number(),
-            folder.display()
-        );
-        let settings = data.join("postgresql.auto.conf");
-        write(&settings, format!("{SETTINGS}{place}"))?;
-
-        let arguments = vec!["-D".to_owned(), data.display().to_string()];
-        let server = spec(name.to_owned(), "postgres", arguments, StopSignal::Quit);
-        let postgres = Self {
-            process: Process::start(sandbox, server)?,
-            port,
-            folder,
-            password,
-            programs,
-        };
-        postgres.wait_ready()?;
-        Ok(postgres)
+        seat.configure("")?;
+        seat.serve()
     }
 
     /// The server that all tests of this process share, each with a database of its
@@ -249,6 +213,87 @@ impl Postgres {
     }
 }
 
+/// Where a server is to run: its folder, its port, and as whom.
+struct Seat<'a> {
+    sandbox: &'a Arc<Sandbox>,
+    name: &'a str,
+    folder: PathBuf,
+    port: Port,
+    password: String,
+    programs: PathBuf,
+    user: Option<(u32, u32)>,
+}
+
+impl<'a> Seat<'a> {
+    fn take(sandbox: &'a Arc<Sandbox>, name: &'a str, password: String) -> Result<Self> {
+        let programs = program::postgres_folder()?;
+        let user = unprivileged_user()?;
+        let folder = sandbox.folder().join(name);
+        create_private(&folder, user)?;
+        Ok(Self {
+            sandbox,
+            name,
+            folder,
+            port: Port::reserve()?,
+            password,
+            programs,
+            user,
+        })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// One of Postgres's programs, which says what it has to under the server's name
+    /// and this suffix.
+    fn spec(&self, suffix: &str, program: &str, arguments: Vec<String>) -> Spec {
+        Spec {
+            name: format!("{}{suffix}", self.name),
+            program: self.programs.join(program),
+            arguments,
+            environment: Vec::new(),
+            user: self.user,
+            stop_signal: StopSignal::Kill,
+        }
+    }
+
+    /// Writes a file that the server is to read.
+    fn write(&self, path: &Path, text: &str) -> Result<()> {
+        write(path, text)?;
+        give(path, self.user).doing(|| format!("give {} to Postgres", path.display()))
+    }
+
+    /// Sets what all servers have, where this one is, and the rest.
+    fn configure(&self, rest: &str) -> Result<()> {
+        let place = format!(
+            "port = {}\nunix_socket_directories = '{}'\n",
+            self.port.number(),
+            self.folder.display()
+        );
+        let file = self.data().join("postgresql.auto.conf");
+        self.write(&file, &format!("{SETTINGS}{place}{rest}"))
+    }
+
+    /// Starts the server on its data; returns when it takes connections.
+    fn serve(self) -> Result<Postgres> {
+        let arguments = vec!["-D".to_owned(), self.data().display().to_string()];
+        let server = Spec {
+            stop_signal: StopSignal::Quit,
+            ..self.spec("", "postgres", arguments)
+        };
+        let postgres = Postgres {
+            process: Process::start(self.sandbox, server)?,
+            port: self.port,
+            folder: self.folder,
+            password: self.password,
+            programs: self.programs,
+        };
+        postgres.wait_ready()?;
+        Ok(postgres)
+    }
+}
+
 /// Nobody else may reach into the folder: the socket in there asks for no password.
 fn create_private(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
     fs::create_dir(folder)
@@ -264,17 +309,11 @@ fn give(path: &Path, user: Option<(u32, u32)>) -> io::Result<()> {
     }
 }
 
-fn init_arguments(
-    folder: &Path,
-    data: &Path,
-    password: &str,
-    user: Option<(u32, u32)>,
-) -> Result<Vec<String>> {
-    let file = folder.join("password");
-    write(&file, password)?;
-    give(&file, user).doing(|| format!("give {} to Postgres", file.display()))?;
+fn init_arguments(seat: &Seat<'_>) -> Result<Vec<String>> {
+    let file = seat.folder.join("password");
+    seat.write(&file, &seat.password)?;
     let mut arguments = vec![
-        format!("--pgdata={}", data.display()),
+        format!("--pgdata={}", seat.data().display()),
         format!("--pwfile={}", file.display()),
     ];
     let fixed = [

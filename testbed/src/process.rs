@@ -61,6 +61,10 @@ impl Process {
         Ok(())
     }
 
+    pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.sandbox
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.spec.name
     }

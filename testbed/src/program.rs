@@ -28,7 +28,10 @@ pub(crate) fn of_system(name: &str) -> Option<PathBuf> {
     })
 }
 
-/// The folder with `initdb`, `postgres` and `psql`: of the newest version.
+/// What we run of Postgres; one package has them all.
+const POSTGRES_PROGRAMS: [&str; 4] = ["initdb", "postgres", "psql", "pg_basebackup"];
+
+/// The folder with Postgres's programs: of the newest version.
 pub(crate) fn postgres_folder() -> Result<PathBuf> {
     let mut versions: Vec<PathBuf> = POSTGRES_FOLDERS
         .iter()
@@ -43,12 +46,12 @@ pub(crate) fn postgres_folder() -> Result<PathBuf> {
         .rev()
         .chain(in_path("initdb").and_then(|initdb| initdb.parent().map(Path::to_owned)))
         .find(|folder| {
-            ["initdb", "postgres", "psql"]
+            POSTGRES_PROGRAMS
                 .iter()
                 .all(|name| folder.join(name).is_file())
         })
         .ok_or_else(|| Error::Missing {
-            what: "initdb, postgres and psql".to_owned(),
+            what: POSTGRES_PROGRAMS.join(", "),
             remedy: "install the package postgresql".to_owned(),
         })
 }

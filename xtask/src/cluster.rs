@@ -36,6 +36,9 @@ pub(crate) struct Up {
     /// Processes in front of each shard
     #[arg(long, default_value_t = 2)]
     nodes_per_shard: usize,
+    /// Streaming standbys of each shard's Postgres; a commit waits for one of them
+    #[arg(long, default_value_t = 0)]
+    replicas: usize,
     /// Gateways
     #[arg(long, default_value_t = 2)]
     gateways: usize,
@@ -109,6 +112,7 @@ fn start(
     Cluster::builder()
         .shards(options.shards)
         .nodes_per_shard(options.nodes_per_shard)
+        .replicas(options.replicas)
         .gateways(options.gateways)
         .keygens(options.keygens)
         .consumers(options.consumers)

@@ -126,7 +126,7 @@ impl From<shards::Error> for Problem {
                 "Too many requests wait for this part of the links. Nothing was done; try again.",
             )
             .retry_after(1),
-            shards::Error::Unavailable => Self::new(
+            shards::Error::Unavailable | shards::Error::Unconfirmed => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "shard_unavailable",
                 "The part of the links that this one belongs to cannot be reached. \

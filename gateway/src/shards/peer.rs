@@ -1,5 +1,8 @@
 //! The nodes of one shard: which one is asked, how long, and whether again.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,21 +29,28 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A node that could not be reached is passed over for so long while another is
 /// there, so that a lost node costs the budget of retries a few a second, and not
-/// one for every other call.
+/// one for every other call. So is one that cannot reach the primary, since another
+/// perhaps can.
 const PASSED_OVER: Duration = Duration::from_millis(250);
 
 /// The nodes of one shard.
 pub(crate) struct Peer {
     id: ShardId,
     nodes: Vec<Transport>,
-    /// By index of the node: until when it is passed over, in milliseconds since
-    /// `started`.
-    passed_over: Vec<AtomicU64>,
+    /// By index of the node.
+    passed_over: Vec<PassedOver>,
     started: Instant,
     next: AtomicUsize,
     keys: Arc<KeyRing>,
     budget: Budget,
     metrics: Metrics,
+}
+
+/// Until when a node is passed over, in milliseconds since the peer's start.
+#[derive(Default)]
+struct PassedOver {
+    unreachable: AtomicU64,
+    without_primary: AtomicU64,
 }
 
 impl Peer {
@@ -52,7 +62,7 @@ impl Peer {
     ) -> Self {
         Self {
             id,
-            passed_over: nodes.iter().map(|_| AtomicU64::new(0)).collect(),
+            passed_over: nodes.iter().map(|_| PassedOver::default()).collect(),
             nodes,
             started: Instant::now(),
             next: AtomicUsize::new(0),
@@ -91,7 +101,7 @@ impl Peer {
         let request = ResolveBatchRequest {
             keys: distinct.iter().map(message::Key::from).collect(),
         };
-        let response = self
+        let (node, response) = self
             .call(
                 "resolve",
                 READ_DEADLINE,
@@ -103,6 +113,9 @@ impl Peer {
             return Err(refused("an answer of another length"));
         }
         let from_primary = response.from_primary;
+        if !from_primary {
+            self.pass_over(&self.passed_over[node].without_primary);
+        }
         Ok(keys
             .iter()
             .map(|key| {
@@ -128,7 +141,7 @@ impl Peer {
             Some(Outcome::Found(link)) => Item::Done(Resolved::Found(self.trusted(link)?, source)),
             Some(Outcome::Absent(_)) if from_primary => Item::Done(Resolved::Absent),
             // Only a primary's word is good enough for a 404.
-            Some(Outcome::Absent(_)) => Item::Failed(Error::Unavailable),
+            Some(Outcome::Absent(_)) => Item::Failed(Error::Unconfirmed),
             Some(Outcome::Moved(moved)) => moved_item(&moved)?,
             None => return Err(refused("an empty outcome")),
         })
@@ -140,7 +153,7 @@ impl Peer {
         let request = CreateBatchRequest {
             links: links.iter().map(message::NewLink::from).collect(),
         };
-        let response = self
+        let (_, response) = self
             .call(
                 "create",
                 WRITE_DEADLINE,
@@ -169,7 +182,7 @@ impl Peer {
     }
 
     pub(super) async fn update(&self, request: UpdateRequest) -> Result<Item<Written>, Error> {
-        let response = self
+        let (_, response) = self
             .call(
                 "update",
                 WRITE_DEADLINE,
@@ -181,7 +194,7 @@ impl Peer {
     }
 
     pub(super) async fn delete(&self, request: DeleteRequest) -> Result<Item<Written>, Error> {
-        let response = self
+        let (_, response) = self
             .call(
                 "delete",
                 WRITE_DEADLINE,
@@ -207,32 +220,43 @@ impl Peer {
     }
 
     /// The next node in turn: not the one that has just failed if there is another,
-    /// and rather one that was not unreachable a moment ago.
+    /// and rather one that was reached a moment ago, and reached the primary.
     fn pick(&self, failed: Option<usize>) -> Option<usize> {
         let (count, now) = (self.nodes.len(), self.now_ms());
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         (0..count)
             .map(|step| first.wrapping_add(step) % count)
             .min_by_key(|node| {
-                let is_down = self.passed_over[*node].load(Ordering::Relaxed) > now;
-                (Some(*node) == failed, is_down)
+                let passed_over = &self.passed_over[*node];
+                let is_passed = |until: &AtomicU64| until.load(Ordering::Relaxed) > now;
+                (
+                    Some(*node) == failed,
+                    is_passed(&passed_over.unreachable),
+                    is_passed(&passed_over.without_primary),
+                )
             })
+    }
+
+    fn pass_over(&self, until: &AtomicU64) {
+        let end = self.now_ms() + PASSED_OVER.as_millis() as u64;
+        until.store(end, Ordering::Relaxed);
     }
 
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Calls one node, and once more another if the first could not be reached. The
-    /// first may have done what it was asked all the same: creates and changes are
-    /// recognised by their ids, and reads change nothing.
+    /// Calls one node, and once more another if the first could not be reached; gives
+    /// the answer, and which node's it is. The first may have done what it was asked
+    /// all the same: creates and changes are recognised by their ids, and reads change
+    /// nothing.
     async fn call<Q, A, F>(
         &self,
         rpc: &'static str,
         deadline: Duration,
         request: Q,
         run: impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
-    ) -> Result<A, Error>
+    ) -> Result<(usize, A), Error>
     where
         Q: Clone,
         F: Future<Output = Result<tonic::Response<A>, Status>>,
@@ -249,7 +273,7 @@ impl Peer {
             let status = match result {
                 Ok(Ok(response)) => {
                     timer.ended("ok");
-                    return Ok(response.into_inner());
+                    return Ok((node, response.into_inner()));
                 }
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
@@ -257,8 +281,7 @@ impl Peer {
             timer.ended(code_label(status.code()));
             let unreachable = is_unreachable(status.code()) || transport::is_broken(&status);
             if unreachable {
-                let until = self.now_ms() + PASSED_OVER.as_millis() as u64;
-                self.passed_over[node].store(until, Ordering::Relaxed);
+                self.pass_over(&self.passed_over[node].unreachable);
                 if failed.is_none() && self.budget.withdraw() {
                     tracing::debug!(shard = %self.id, rpc, code = ?status.code(), "asking another node");
                     failed = Some(node);

@@ -19,7 +19,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// another process's.
 const STATEMENT: Duration = Duration::from_secs(60);
 
-/// The value of `--postgres-url`. It may hold a password and is never shown. Not
+/// The value of `--postgres-url`, or one of a list of such. It may hold a password and is never shown. Not
 /// checked by clap, whose complaints quote what they complain about.
 #[derive(Clone)]
 pub struct PostgresUrl(String);
@@ -36,6 +36,18 @@ impl PostgresUrl {
     /// # Errors
     /// If it is no URL of a database.
     pub fn options(&self, application: &str) -> Result<PgConnectOptions, Invalid> {
+        self.options_of("--postgres-url", application)
+    }
+
+    /// The same, for another option than `--postgres-url`.
+    ///
+    /// # Errors
+    /// If it is no URL of a database.
+    pub fn options_of(
+        &self,
+        option: &'static str,
+        application: &str,
+    ) -> Result<PgConnectOptions, Invalid> {
         let is_postgres = ["postgres://", "postgresql://"]
             .iter()
             .any(|scheme| self.0.starts_with(scheme));
@@ -44,7 +56,7 @@ impl PostgresUrl {
         match options.filter(|_| is_postgres) {
             Some(options) => Ok(options.application_name(application)),
             None => Err(Invalid {
-                option: "--postgres-url",
+                option,
                 problem: "expected postgres://user:password@host:port/database".to_owned(),
             }),
         }

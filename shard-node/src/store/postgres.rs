@@ -18,12 +18,13 @@ use waypost_runtime::database::Schema;
 use super::columns::{link_columns, owner};
 use super::rules::{self, OnWrite};
 use super::{
-    Change, Created, Cursor, Error, LinkStore, Place, Poll, PrefixOwner, Purpose, Resolved,
-    Session, Write, Written,
+    Change, Created, Cursor, Error, LinkStore, Place, Poll, Position, PrefixOwner, Purpose,
+    Resolved, Session, Write, Written,
 };
 
 mod create;
 mod rows;
+mod server;
 
 const SCHEMA: Schema = Schema {
     table: "_sqlx_migrations",
@@ -49,15 +50,33 @@ const BEGIN_WRITE: &str =
 /// A shard in a Postgres database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
+    role: Role,
     options: PgConnectOptions,
     shard: ShardId,
     key_ring: KeyRing,
+}
+
+/// What a server is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Primary,
+    Replica,
 }
 
 impl PostgresStore {
     /// Knows how to reach a database; nothing is connected yet.
     #[must_use]
     pub fn new(options: PgConnectOptions, shard: ShardId, key_ring: KeyRing) -> Self {
+        Self::of(Role::Primary, options, shard, key_ring)
+    }
+
+    /// Knows how to reach a standby of the database.
+    #[must_use]
+    pub fn replica(options: PgConnectOptions, shard: ShardId, key_ring: KeyRing) -> Self {
+        Self::of(Role::Replica, options, shard, key_ring)
+    }
+
+    fn of(role: Role, options: PgConnectOptions, shard: ShardId, key_ring: KeyRing) -> Self {
         let millis = |time: Duration| time.as_millis().to_string();
         let options = options
             .options([
@@ -73,6 +92,7 @@ impl PostgresStore {
             ])
             .disable_statement_logging();
         Self {
+            role,
             options,
             shard,
             key_ring,
@@ -106,10 +126,22 @@ impl LinkStore for PostgresStore {
                 let idle = [("idle_session_timeout", RELAY_IDLE.as_millis().to_string())];
                 self.request_options().options(idle)
             }
-            Purpose::Read | Purpose::Write => self.request_options(),
+            // Also at a standby that was promoted behind our back.
+            Purpose::Read => {
+                let read_only = [("default_transaction_read_only", "on")];
+                self.request_options().options(read_only)
+            }
+            Purpose::Write => self.request_options(),
         };
+        let mut connection = options.connect().await?;
+        if self.role == Role::Primary {
+            server::refuse_standby(&mut connection).await?;
+        }
+        if purpose == Purpose::Write {
+            server::refuse_unconfirmed(&mut connection).await?;
+        }
         Ok(PostgresSession {
-            connection: options.connect().await?,
+            connection,
             shard: self.shard.clone(),
             key_ring: self.key_ring.clone(),
         })
@@ -270,6 +302,10 @@ impl Session for PostgresSession {
         }
         tx.commit().await?;
         Ok(Written::Link(link))
+    }
+
+    async fn position(&mut self) -> Result<Position, Error> {
+        server::position(&mut self.connection).await
     }
 
     async fn ownership(&mut self) -> Result<Vec<PrefixOwner>, Error> {

@@ -16,8 +16,8 @@ use waypost_runtime::database::Schema;
 use super::columns::{link_columns, owner};
 use super::rules::{self, OnExisting, OnWrite};
 use super::{
-    Change, Created, Cursor, Error, LinkStore, Place, Poll, PrefixOwner, Purpose, Resolved,
-    Session, Write, Written,
+    Change, Created, Cursor, Error, LinkStore, Place, Poll, Position, PrefixOwner, Purpose,
+    Resolved, Session, Write, Written,
 };
 
 mod rows;
@@ -258,6 +258,15 @@ impl Session for SqliteSession {
                 Ok(owner(&self.store.0.shard, prefix, epoch, row.try_get(2)?)?.0)
             })
             .collect()
+    }
+
+    /// A file has no standbys that could be elsewhere.
+    async fn position(&mut self) -> Result<Position, Error> {
+        Ok(Position {
+            log: 0,
+            at: 0,
+            is_standby: false,
+        })
     }
 
     /// A file has one process, and that process one relay.

@@ -12,7 +12,7 @@ use crate::fixture::*;
 use crate::node::{Node, Watch};
 use crate::postgres::open;
 
-fn is_found(outcome: &waypost_proto::link::ResolveOutcome) -> bool {
+pub(crate) fn is_found(outcome: &waypost_proto::link::ResolveOutcome) -> bool {
     matches!(outcome.outcome, Some(resolve_outcome::Outcome::Found(_)))
 }
 

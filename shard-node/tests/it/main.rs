@@ -10,5 +10,7 @@ mod fixture;
 mod node;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "cluster")]
+mod replicas;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -35,20 +35,28 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node; it is not necessarily ready.
     pub(crate) async fn start(postgres: &str, redis: &[String]) -> Self {
+        Self::start_with(postgres, &[], redis).await
+    }
+
+    /// The same, with replicas of the database.
+    pub(crate) async fn start_with(postgres: &str, replicas: &[String], redis: &[String]) -> Self {
         let files = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(files.path().join(name), text).unwrap();
         write("service-token", &TOKEN.replace(' ', "-"));
         write("link-mac", &format!("1:{}", "5a".repeat(32)));
         write("map.json", &map().to_json());
         let folder = files.path().display();
-        let flags = [
+        let mut flags = vec![
             "--shard-id=s0".to_owned(),
             format!("--postgres-url={postgres}"),
             format!("--redis={}", redis.join(",")),
             format!("--shard-map={folder}/map.json"),
             format!("--secrets-dir={folder}"),
         ];
-        let options: Options = config::parse(flags.map(OsString::from)).unwrap();
+        if !replicas.is_empty() {
+            flags.push(format!("--postgres-replica-urls={}", replicas.join(",")));
+        }
+        let options: Options = config::parse(flags.into_iter().map(OsString::from)).unwrap();
         let process = Process {
             shutdown: Shutdown::new(Duration::from_secs(10)),
             readiness: Readiness::default(),
@@ -139,11 +147,18 @@ impl Node {
         &self,
         slugs: &[&str],
     ) -> Result<Vec<message::ResolveOutcome>, tonic::Status> {
+        Ok(self.look_up(slugs).await?.outcomes)
+    }
+
+    pub(crate) async fn look_up(
+        &self,
+        slugs: &[&str],
+    ) -> Result<message::ResolveBatchResponse, tonic::Status> {
         let request = message::ResolveBatchRequest {
             keys: slugs.iter().map(|slug| (&key(slug)).into()).collect(),
         };
         let response = self.client.clone().resolve_batch(request).await?;
-        Ok(response.into_inner().outcomes)
+        Ok(response.into_inner())
     }
 
     pub(crate) async fn edit(

@@ -28,11 +28,12 @@ pub enum Link {
 }
 
 /// What the cluster is to be; by default 2 shards with 2 nodes each, 2 keygens, 1
-/// consumer and 2 gateways, without limits.
+/// consumer and 2 gateways, without replicas and limits.
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) shards: usize,
     pub(super) nodes_per_shard: usize,
+    pub(super) replicas: usize,
     pub(super) keygens: usize,
     pub(super) consumers: usize,
     pub(super) gateways: usize,
@@ -48,6 +49,7 @@ impl Default for Builder {
         Self {
             shards: 2,
             nodes_per_shard: 2,
+            replicas: 0,
             keygens: 2,
             consumers: 1,
             gateways: 2,
@@ -70,6 +72,14 @@ impl Builder {
     #[must_use]
     pub fn nodes_per_shard(mut self, count: usize) -> Self {
         self.nodes_per_shard = count;
+        self
+    }
+
+    /// Streaming standbys of each shard's database, one of which each commit waits
+    /// for.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
         self
     }
 

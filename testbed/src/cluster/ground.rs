@@ -13,11 +13,17 @@ use crate::sandbox::Sandbox;
 
 /// Databases by shard, the other databases, the cache and the log.
 pub(super) struct Ground {
-    pub(super) shards: Vec<Postgres>,
+    pub(super) shards: Vec<Database>,
     pub(super) postgres: Postgres,
     pub(super) redis: RedisCluster,
     pub(super) broker: Broker,
     pub(super) broker_proxy: Option<Proxy>,
+}
+
+/// A shard's database and its standbys.
+pub(super) struct Database {
+    pub(super) postgres: Postgres,
+    pub(super) replicas: Vec<Postgres>,
 }
 
 impl Ground {
@@ -30,7 +36,8 @@ impl Ground {
                         let name = format!("postgres-s{index}");
                         let postgres = Postgres::start_in(sandbox, &name)?;
                         postgres.create_database(Shard::DATABASE)?;
-                        Ok(postgres)
+                        let replicas = postgres.start_standbys(builder.replicas)?;
+                        Ok(Database { postgres, replicas })
                     })
                 })
                 .collect();

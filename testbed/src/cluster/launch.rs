@@ -6,6 +6,7 @@ use std::sync::Arc;
 use waypost_domain::ShardId;
 use waypost_domain::shard_map::{self, ShardMap};
 
+use super::ground::Database;
 use super::{Builder, Cluster, Link, Shard};
 use crate::error::{Error, Result, write};
 use crate::postgres::Postgres;
@@ -32,7 +33,7 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    pub(super) fn shards(&self, databases: Vec<Postgres>) -> Result<Vec<Shard>> {
+    pub(super) fn shards(&self, databases: Vec<Database>) -> Result<Vec<Shard>> {
         let is_proxied = self.builder.is_proxied(Link::ShardNodes);
         let seats = databases
             .iter()
@@ -47,7 +48,7 @@ impl Launch<'_> {
             .into_iter()
             .zip(seats)
             .enumerate()
-            .map(|(index, (postgres, seats))| self.shard(shard_id(index), postgres, seats))
+            .map(|(index, (database, seats))| self.shard(shard_id(index), database, seats))
             .collect()
     }
 
@@ -65,7 +66,8 @@ impl Launch<'_> {
         write(&self.map, map.to_json())
     }
 
-    fn shard(&self, id: ShardId, postgres: Postgres, seats: Vec<Seat>) -> Result<Shard> {
+    fn shard(&self, id: ShardId, database: Database, seats: Vec<Seat>) -> Result<Shard> {
+        let Database { postgres, replicas } = database;
         let is_proxied = self.builder.is_proxied(Link::ShardPostgres);
         let postgres_proxy = is_proxied
             .then(|| Proxy::start(&postgres.address()))
@@ -74,10 +76,15 @@ impl Launch<'_> {
             Some(proxy) => postgres.url_through(&proxy.address(), Shard::DATABASE),
             None => postgres.url(Shard::DATABASE),
         };
+        let replica_urls: Vec<String> = replicas
+            .iter()
+            .map(|replica| replica.url(Shard::DATABASE))
+            .collect();
         let start = |(index, seat)| {
             let settings = [
                 ("WAYPOST_SHARD_ID", id.to_string()),
                 ("WAYPOST_POSTGRES_URL", url.clone()),
+                ("WAYPOST_POSTGRES_REPLICA_URLS", replica_urls.join(",")),
                 ("WAYPOST_REDIS", self.redis.clone()),
                 ("WAYPOST_SHARD_MAP", self.map.display().to_string()),
             ];
@@ -92,6 +99,7 @@ impl Launch<'_> {
                 .collect::<Result<_>>()?,
             id,
             postgres,
+            replicas,
             postgres_proxy,
         })
     }

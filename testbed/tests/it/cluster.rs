@@ -5,6 +5,7 @@ mod input;
 mod keys;
 mod links;
 mod outages;
+mod replicas;
 mod restarts;
 mod retries;
 mod tokens;

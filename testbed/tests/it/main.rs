@@ -8,3 +8,4 @@ mod patience;
 mod postgres;
 mod proxy;
 mod redis_cluster;
+mod standbys;

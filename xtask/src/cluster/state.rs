@@ -81,6 +81,10 @@ fn shard(shard: &Shard) -> Value {
         "id": shard.id.as_str(),
         "postgres": shard.url(),
         "postgresPid": shard.postgres.pid(),
+        "replicas": list(&shard.replicas, |replica| json!({
+            "postgres": replica.url(Shard::DATABASE),
+            "postgresPid": replica.pid(),
+        })),
         "nodes": list(&shard.nodes, node),
     })
 }

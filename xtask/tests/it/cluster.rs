@@ -48,7 +48,7 @@ impl Up {
         let process = Command::new(env!("CARGO_BIN_EXE_waypost-xtask"))
             .args(["cluster", "up", "--profile", "dev", "--supervise"])
             .args(["--shards", "1", "--nodes-per-shard", "1"])
-            .args(["--gateways", "1", "--state"])
+            .args(["--replicas", "1", "--gateways", "1", "--state"])
             .arg(&file)
             .process_group(0)
             .spawn()
@@ -189,10 +189,17 @@ fn servers(state: &Value, file: &Path) -> Vec<Server> {
         state,
         "shards",
         1,
-        &["id", "postgres", "postgresPid", "nodes"],
+        &["id", "postgres", "postgresPid", "replicas", "nodes"],
     ) {
         assert!(!shard["id"].as_str().unwrap().is_empty());
         servers.push(Server::of(&shard["postgresPid"], &["postgres"]));
+        for replica in entries(shard, "replicas", 1, &["postgres", "postgresPid"]) {
+            assert_eq!(
+                query(&replica["postgres"], "select pg_is_in_recovery()"),
+                "t"
+            );
+            servers.push(Server::of(&replica["postgresPid"], &["postgres"]));
+        }
         for node in entries(shard, "nodes", 1, &["grpc", "admin", "pid"]) {
             assert_address(&node["grpc"]);
             assert_ready(node);

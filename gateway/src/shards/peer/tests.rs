@@ -1,0 +1,115 @@
+//! A peer between nodes that reach the primary and nodes that do not.
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use prometheus::Registry;
+use tonic::Response;
+use waypost_domain::{DomainId, Slug};
+use waypost_proto::link::link_service_server::{LinkService, LinkServiceServer};
+use waypost_proto::link::{
+    Absent, CreateBatchResponse, ResolveBatchResponse, ResolveOutcome, WatchEvent, WatchRequest,
+};
+
+use super::*;
+
+/// Knows no links, says so as a primary or a replica does, and counts how often.
+#[derive(Clone)]
+struct Node {
+    from_primary: bool,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Node {
+    fn new(from_primary: bool) -> Self {
+        let asked = Arc::default();
+        Self {
+            from_primary,
+            asked,
+        }
+    }
+
+    fn transport(&self) -> Transport {
+        transport::in_process(LinkServiceServer::new(self.clone()))
+    }
+}
+
+#[tonic::async_trait]
+impl LinkService for Node {
+    async fn resolve_batch(
+        &self,
+        request: Request<ResolveBatchRequest>,
+    ) -> Result<Response<ResolveBatchResponse>, Status> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let absent = |_| ResolveOutcome {
+            outcome: Some(resolve_outcome::Outcome::Absent(Absent {})),
+        };
+        Ok(Response::new(ResolveBatchResponse {
+            outcomes: request.into_inner().keys.iter().map(absent).collect(),
+            from_primary: self.from_primary,
+        }))
+    }
+
+    async fn create_batch(
+        &self,
+        _: Request<CreateBatchRequest>,
+    ) -> Result<Response<CreateBatchResponse>, Status> {
+        Err(Status::unimplemented("reads only"))
+    }
+
+    async fn update(&self, _: Request<UpdateRequest>) -> Result<Response<WriteResponse>, Status> {
+        Err(Status::unimplemented("reads only"))
+    }
+
+    async fn delete(&self, _: Request<DeleteRequest>) -> Result<Response<WriteResponse>, Status> {
+        Err(Status::unimplemented("reads only"))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("reads only"))
+    }
+}
+
+fn peer(nodes: &[Node]) -> Peer {
+    let id = ShardId::parse("s0").unwrap();
+    let keys = KeyRing::parse(&format!("1:{}", "5a".repeat(32))).unwrap();
+    let nodes = nodes.iter().map(Node::transport).collect();
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    Peer::new(id, nodes, Arc::new(keys), metrics)
+}
+
+async fn resolve(peer: &Peer) -> Item<Resolved> {
+    let key = LinkKey {
+        domain: DomainId::MAIN,
+        slug: Slug::parse("unknown").unwrap(),
+    };
+    peer.resolve(vec![key]).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_reach_the_primary_is_passed_over_while_another_can() {
+    let nodes = [Node::new(false), Node::new(true)];
+    let peer = peer(&nodes);
+    let mut absent = 0;
+    for _ in 0..20 {
+        if let Item::Done(Resolved::Absent) = resolve(&peer).await {
+            absent += 1;
+        }
+    }
+    let asked = nodes.map(|node| node.asked.load(Ordering::Relaxed));
+    assert_eq!(absent, asked[1], "the primary's word, and nobody else's");
+    // Once in each 250 ms, of which a slow machine may see several go by.
+    assert!(asked[0] < asked[1], "{asked:?}");
+}
+
+#[tokio::test]
+async fn an_absence_is_none_while_only_replicas_can_be_asked() {
+    let peer = peer(&[Node::new(false), Node::new(false)]);
+    for _ in 0..4 {
+        let item = resolve(&peer).await;
+        let is_unconfirmed = matches!(item, Item::Failed(Error::Unconfirmed));
+        assert!(is_unconfirmed, "{item:?}");
+    }
+}
