@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use redis::aio::ConnectionLike as _;
 use redis::cluster::{ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
@@ -105,11 +104,10 @@ impl Redis {
     pub async fn run<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         let mut connection = self.connection.clone();
         // The client's own limit does not cover the wait for the first connection.
-        let value = tokio::time::timeout(self.overall, connection.req_packed_command(command))
+        tokio::time::timeout(self.overall, command.query_async(&mut connection))
             .await
-            .map_err(|_| Error::Timeout(self.overall))??;
-        let value = redis::from_redis_value(value).map_err(RedisError::from)?;
-        Ok(value)
+            .map_err(|_| Error::Timeout(self.overall))?
+            .map_err(Error::Command)
     }
 }
 
