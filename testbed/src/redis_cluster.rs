@@ -30,7 +30,6 @@ cluster-enabled yes
 cluster-config-file nodes.conf
 cluster-node-timeout 2000
 cluster-require-full-coverage no
-cluster-allow-reads-when-down yes
 cluster-allow-replica-migration no
 save \"\"
 appendonly no
