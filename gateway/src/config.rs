@@ -67,7 +67,7 @@ pub struct Config {
     pub redis: Vec<String>,
 
     /// Longest wait for Redis, in milliseconds
-    #[arg(long = "redis-timeout-ms", env = "WAYPOST_REDIS_TIMEOUT_MS", default_value = "25",
+    #[arg(long = "redis-timeout-ms", env = "WAYPOST_REDIS_TIMEOUT_MS", default_value = "10",
           value_name = "MS", value_parser = milliseconds)]
     pub redis_timeout: Duration,
 

@@ -179,6 +179,12 @@ impl Freshness {
         }
     }
 
+    /// When the stamp was taken, to the millisecond.
+    #[must_use]
+    pub fn when(&self, stamp: Stamp) -> Instant {
+        self.0.started + Duration::from_millis(stamp.at_ms)
+    }
+
     /// What may be done with an entry of that stamp.
     #[must_use]
     pub fn trust(&self, stamp: Stamp, now: Instant) -> Trust {

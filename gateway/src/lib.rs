@@ -6,10 +6,14 @@
 
 pub mod api;
 pub mod batch;
+#[cfg(feature = "cluster")]
+mod breaker;
 pub mod clicks;
 #[cfg(feature = "cluster")]
 mod cluster;
 pub mod config;
+mod fetch;
+mod flights;
 pub mod freshness;
 pub mod keys;
 pub mod l1;
@@ -40,6 +44,8 @@ use waypost_runtime::{Error, Process};
 
 use crate::api::{Api, Auth};
 use crate::clicks::{Clicks, Flushed};
+use crate::fetch::Fetcher;
+use crate::flights::Flights;
 use crate::freshness::Freshness;
 use crate::keys::Keys;
 use crate::l1::L1;
@@ -118,20 +124,30 @@ pub async fn run(
         ));
     }
     let keys = Keys::start(parts.keygens, routes, homes, metrics.clone(), serving);
-    let lookup =
-        Lookup {
-            l1,
-            shards,
-            freshness,
-            shared: match parts.shared_cache {
-                SharedCache::None => Tier::None,
-                #[cfg(feature = "cluster")]
-                SharedCache::Redis { redis, generation } => Tier::Redis(
-                    redis_tier::RedisTier::new(redis, generation, parts.link_keys, metrics.clone()),
-                ),
-            },
-            metrics: metrics.clone(),
-        };
+    let shared = match parts.shared_cache {
+        SharedCache::None => Tier::None,
+        #[cfg(feature = "cluster")]
+        SharedCache::Redis { redis, generation } => Tier::Redis(redis_tier::RedisTier::new(
+            redis,
+            generation,
+            parts.link_keys,
+            metrics.clone(),
+        )),
+    };
+    let fetcher = Fetcher::new(fetch::Parts {
+        l1: Arc::clone(&l1),
+        shards: shards.clone(),
+        freshness: Arc::clone(&freshness),
+        shared,
+        flights: Flights::new(metrics.joined()),
+    });
+    let lookup = Lookup {
+        l1,
+        shards,
+        freshness,
+        metrics: metrics.clone(),
+        fetcher,
+    };
     let redirects = Redirects {
         lookup: lookup.clone(),
         clicks: parts.clicks.clone(),

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use waypost_domain::{DomainId, Link, LinkKey, SlugRef, Timestamp};
 
+use crate::fetch::{Fetched, Fetcher};
 use crate::freshness::{Freshness, Stamp, Trust};
 use crate::l1::L1;
 use crate::metrics::Metrics;
-use crate::shards::{self, Resolved, Shards, Source};
-use crate::shared_cache::Tier;
+use crate::shards::{self, Shards};
 use crate::target::Target;
 
-/// An answer that took longer to come may have been overtaken by a change that
-/// Redis has already forgotten; it is not put there.
-const FILL_WITHIN: Duration = Duration::from_millis(500);
+/// How long a write waits for Redis to know of it. After that it goes on without.
+const WRITE_THROUGH: Duration = Duration::from_millis(5);
 
 /// What is known of a slug.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Lookup {
     pub(crate) shards: Shards,
     pub(crate) freshness: Arc<[Freshness]>,
     pub(crate) metrics: Metrics,
-    pub(crate) shared: Tier,
+    pub(crate) fetcher: Fetcher,
 }
 
 impl Lookup {
@@ -57,13 +57,10 @@ impl Lookup {
         let stale = self.l1.get(key.domain, key.slug.borrowed());
         self.metrics
             .cache("l1", if stale.is_some() { "stale" } else { "miss" });
-        if let Some(target) = self.in_redis(key, freshness).await {
-            return Found::Link(target, freshness.shard_time(Instant::now()));
-        }
-        match self.at_shard(key).await {
-            Ok(Some(target)) => Found::Link(target, freshness.shard_time(Instant::now())),
-            Ok(None) => Found::Absent,
-            Err(error) => self.last_resort(stale, freshness, error),
+        match self.fetcher.fetch(key).await {
+            Fetched::Link(target) => Found::Link(target, freshness.shard_time(Instant::now())),
+            Fetched::Absent => Found::Absent,
+            Fetched::Unknown(error) => self.last_resort(stale, freshness, error),
         }
     }
 
@@ -78,53 +75,27 @@ impl Lookup {
         self.freshness(key.slug.borrowed()).stamp()
     }
 
-    /// Keeps a link that a shard has just answered to a write, here and in Redis.
+    /// Keeps a link that a shard has just answered to a write, here and in Redis, for
+    /// which it waits a moment: others may be asking for the slug already.
     pub async fn learn(&self, link: &Link, stamp: Stamp) {
         self.keep(link, stamp);
-        self.write_through(link).await;
+        if let Some(put) = self.write_through(link, stamp) {
+            let _ = tokio::time::timeout(WRITE_THROUGH, put).await;
+        }
     }
 
-    /// Keeps a link in this process: who created it here finds it here.
+    /// Keeps a link in this process: who created or changed it here finds it so here.
     pub fn keep(&self, link: &Link, stamp: Stamp) {
         self.l1.put(Arc::new(Target::from(link)), stamp);
+        self.fetcher.changed(&link.key);
     }
 
-    /// Puts a link into Redis, where there is one.
-    pub async fn write_through(&self, link: &Link) {
-        self.shared.put(link).await;
-    }
-
-    async fn in_redis(&self, key: &LinkKey, freshness: &Freshness) -> Option<Arc<Target>> {
-        if self.shared.is_none() || !freshness.redis_is_current() {
-            return None;
-        }
-        let stamp = freshness.stamp();
-        let link = self.shared.get(key).await?;
-        Some(self.l1.put(Arc::new(Target::from(&link)), stamp))
-    }
-
-    async fn at_shard(&self, key: &LinkKey) -> Result<Option<Arc<Target>>, shards::Error> {
-        let (stamp, asked) = (self.stamp(key), Instant::now());
-        let Resolved::Found(link, source) = self.shards.resolve(key).await? else {
-            return Ok(None);
-        };
-        let stamp = match source {
-            Source::Primary => {
-                self.fill_redis(&link, asked.elapsed());
-                stamp
-            }
-            Source::Replica => stamp.of_replica(),
-        };
-        let target = Arc::new(Target::from(&*link));
-        Ok(Some(self.l1.put(target, stamp)))
-    }
-
-    /// Puts a link into Redis without waiting for it.
-    fn fill_redis(&self, link: &Link, took: Duration) {
-        if !self.shared.is_none() && took < FILL_WITHIN {
-            let (shared, link) = (self.shared.clone(), link.clone());
-            tokio::spawn(async move { shared.put(&link).await });
-        }
+    /// Begins to put a link into Redis, where there is one; it need not be awaited.
+    pub fn write_through(&self, link: &Link, stamp: Stamp) -> Option<JoinHandle<()>> {
+        let (fetcher, link) = (self.fetcher.clone(), link.clone());
+        fetcher
+            .has_redis()
+            .then(|| tokio::spawn(async move { fetcher.write_through(&link, stamp).await }))
     }
 
     /// The shard cannot be asked: what L1 holds is better than an error, unless it

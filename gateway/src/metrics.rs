@@ -36,7 +36,10 @@ pub struct Metrics {
     bad_signatures: IntCounterVec,
     stream_live: IntGaugeVec,
     streams_lost: IntCounterVec,
-    redis_errors: IntCounter,
+    joined: IntCounter,
+    redis_puts: IntCounterVec,
+    redis_breakers_open: IntGauge,
+    redis_breakers_opened: IntCounter,
     keys: IntGauge,
     lease_failures: IntCounter,
     key_conflicts: IntCounter,
@@ -64,7 +67,10 @@ impl Metrics {
             "Time from a request's head to its answer",
             &["route", "code"],
         )?;
-        // tier: l1, redis. result: hit, miss, stale, served_stale, error, paused, damaged.
+        // tier: l1. result: hit, miss, stale, served_stale.
+        // tier: redis. result: hit, absent, miss; other_format, damaged, foreign,
+        // bad_signature for a value that is none; paused while a breaker is open,
+        // error without an answer, refused.
         let cache = counters(
             "waypost_cache_lookups_total",
             "Lookups in a cache by their result",
@@ -113,9 +119,24 @@ impl Metrics {
                 "Change streams that ended after they were heard",
                 &["shard"],
             )?,
-            redis_errors: IntCounter::new(
-                "waypost_redis_errors_total",
-                "Commands that Redis did not answer or refused",
+            joined: IntCounter::new(
+                "waypost_lookups_joined_total",
+                "Lookups beyond memory that waited for another's of the same slug",
+            )?,
+            // result: stored, outdated for a version older than what is there, late
+            // for an answer too old to be put there; paused, error, refused as above.
+            redis_puts: counters(
+                "waypost_redis_puts_total",
+                "Answers of shards put into Redis by their result",
+                &["result"],
+            )?,
+            redis_breakers_open: IntGauge::new(
+                "waypost_redis_breakers_open",
+                "Ranges of slots, of 64, that are left alone after errors",
+            )?,
+            redis_breakers_opened: IntCounter::new(
+                "waypost_redis_breakers_opened_total",
+                "Times that a range of slots began to be left alone",
             )?,
             keys: IntGauge::new("waypost_keys_in_stock", "Minted slugs in stock")?,
             lease_failures: IntCounter::new(
@@ -140,7 +161,10 @@ impl Metrics {
         registry.register(Box::new(metrics.bad_signatures.clone()))?;
         registry.register(Box::new(metrics.stream_live.clone()))?;
         registry.register(Box::new(metrics.streams_lost.clone()))?;
-        registry.register(Box::new(metrics.redis_errors.clone()))?;
+        registry.register(Box::new(metrics.joined.clone()))?;
+        registry.register(Box::new(metrics.redis_puts.clone()))?;
+        registry.register(Box::new(metrics.redis_breakers_open.clone()))?;
+        registry.register(Box::new(metrics.redis_breakers_opened.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.lease_failures.clone()))?;
         registry.register(Box::new(metrics.key_conflicts.clone()))?;
@@ -202,9 +226,24 @@ impl Metrics {
         }
     }
 
+    /// Counts those who wait for another's lookup.
+    pub(crate) fn joined(&self) -> IntCounter {
+        self.joined.clone()
+    }
+
     #[cfg(feature = "cluster")]
-    pub(crate) fn redis_error(&self) {
-        self.redis_errors.inc();
+    pub(crate) fn redis_put(&self, result: &str) {
+        self.redis_puts.with_label_values(&[result]).inc();
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn redis_breaker(&self, is_open: bool) {
+        if is_open {
+            self.redis_breakers_open.inc();
+            self.redis_breakers_opened.inc();
+        } else {
+            self.redis_breakers_open.dec();
+        }
     }
 
     pub(crate) fn keys_in_stock(&self, count: usize) {

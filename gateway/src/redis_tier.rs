@@ -2,23 +2,29 @@
 //! with it is a miss.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::Cmd;
 use waypost_domain::{Link, LinkKey, signature::KeyRing};
 use waypost_proto::cache;
-use waypost_runtime::redis::Redis;
+use waypost_runtime::redis::{Redis, slot};
 
+use crate::breaker::{Breakers, Leave};
 use crate::metrics::Metrics;
+use crate::shared_cache::Held;
 
 /// How long a link is kept, give or take a tenth so that links that came together
 /// do not leave together.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// After an error Redis is left alone for this long: a dead cache must not cost
-/// every miss its deadline.
-const PAUSE: Duration = Duration::from_millis(250);
+/// How long after the primary was asked its word that there is no such link is
+/// repeated. A create writes through; where that fails, this and the time to answer
+/// stay below the 2 s within which a new link is to be found everywhere.
+const ABSENT_TTL: Duration = Duration::from_millis(1_500);
+
+/// An answer that is older may have been overtaken by a change that Redis has
+/// already forgotten; it is not put there.
+const FILL_WITHIN: Duration = Duration::from_millis(500);
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,10 +35,8 @@ struct Inner {
     redis: Redis,
     generation: u32,
     keys: Arc<KeyRing>,
+    breakers: Breakers,
     metrics: Metrics,
-    started: Instant,
-    /// Milliseconds since `started` until which Redis is left alone.
-    paused_until_ms: AtomicU64,
 }
 
 impl RedisTier {
@@ -41,94 +45,132 @@ impl RedisTier {
             redis,
             generation,
             keys,
+            breakers: Breakers::new(metrics.clone()),
             metrics,
-            started: Instant::now(),
-            paused_until_ms: AtomicU64::new(0),
         }))
     }
 
-    /// The link that Redis holds, if it holds one that is whole, of this slug and
-    /// signed by a shard.
-    pub(crate) async fn get(&self, key: &LinkKey) -> Option<Link> {
-        let inner = &self.0;
-        if self.is_paused() {
-            inner.metrics.cache("redis", "paused");
-            return None;
-        }
-        let command = Cmd::get(cache::key(inner.generation, key));
-        let value = match inner.redis.run::<Option<Vec<u8>>>(&command).await {
-            Ok(value) => value,
-            Err(error) => {
-                self.failed(&error);
-                inner.metrics.cache("redis", "error");
-                return None;
-            }
+    /// What Redis holds. A link counts only if it is whole, of this slug and signed
+    /// by a shard.
+    pub(crate) async fn get(&self, key: &LinkKey) -> Held {
+        let (result, held) = self.0.get(key).await;
+        self.0.metrics.cache("redis", result);
+        held
+    }
+
+    /// Puts a link there unless Redis holds a newer version, or the primary was
+    /// asked too long ago. Not waited for by any redirect.
+    pub(crate) async fn put(&self, link: &Link, bad: Option<Vec<u8>>, asked: Instant) {
+        let value = cache::encode_link(link);
+        let result = self.0.put(&link.key, value, ttl(), bad, asked).await;
+        self.0.metrics.redis_put(result);
+    }
+
+    /// Puts there that there is no such link, unless Redis holds one.
+    pub(crate) async fn put_absent(&self, key: &LinkKey, bad: Option<Vec<u8>>, asked: Instant) {
+        let ttl = ABSENT_TTL.saturating_sub(asked.elapsed());
+        let value = cache::encode_absent(key);
+        let result = self.0.put(key, value, ttl, bad, asked).await;
+        self.0.metrics.redis_put(result);
+    }
+}
+
+impl Inner {
+    async fn get(&self, key: &LinkKey) -> (&'static str, Held) {
+        let name = cache::key(self.generation, key);
+        let Some(leave) = self.breakers.leave(slot(&name)) else {
+            return ("paused", Held::Nothing);
         };
-        let Some(value) = value else {
-            inner.metrics.cache("redis", "miss");
-            return None;
+        let found = self.run::<Option<Vec<u8>>>(leave, &Cmd::get(name)).await;
+        let value = match found {
+            Ok(Some(value)) => value,
+            Ok(None) => return ("miss", Held::Nothing),
+            Err(failure) => return (failure, Held::Nothing),
         };
-        match cache::decode(key, &value) {
-            Ok(cache::Entry::Link(link)) if inner.keys.verify(&link) => {
-                inner.metrics.cache("redis", "hit");
-                Some(*link)
-            }
-            Ok(cache::Entry::Link(_)) => {
-                inner.metrics.bad_signature("redis");
-                tracing::warn!(slug = %key.slug, "cached link with a wrong signature");
-                None
-            }
-            Ok(cache::Entry::Absent) => {
-                inner.metrics.cache("redis", "miss");
-                None
-            }
-            Err(error) => {
-                inner.metrics.cache("redis", "damaged");
-                tracing::debug!(%error, slug = %key.slug, "cached value is no link");
-                None
+        match self.read(key, &value) {
+            Ok(cache::Entry::Link(link)) => ("hit", Held::Link(link)),
+            Ok(cache::Entry::Absent) => ("absent", Held::Absent),
+            Err(problem) => {
+                tracing::debug!(problem, slug = %key.slug, "cached value is no link");
+                (problem, Held::Bad(value))
             }
         }
     }
 
-    /// Puts a link there unless Redis holds a newer version. Not waited for by
-    /// any redirect.
-    pub(crate) async fn put(&self, link: &Link) {
-        if self.is_paused() {
-            return;
+    /// The entry, or what is wrong with it.
+    fn read(&self, key: &LinkKey, value: &[u8]) -> Result<cache::Entry, &'static str> {
+        let entry = cache::decode(key, value).map_err(|error| match error {
+            cache::Error::Format => "other_format",
+            cache::Error::Damaged => "damaged",
+            cache::Error::Foreign => "foreign",
+        })?;
+        if let cache::Entry::Link(link) = &entry
+            && !self.keys.verify(link)
+        {
+            self.metrics.bad_signature("redis");
+            tracing::warn!(slug = %key.slug, "cached link with a wrong signature");
+            return Err("bad_signature");
         }
+        Ok(entry)
+    }
+
+    async fn put(
+        &self,
+        key: &LinkKey,
+        value: Vec<u8>,
+        ttl: Duration,
+        bad: Option<Vec<u8>>,
+        asked: Instant,
+    ) -> &'static str {
+        if asked.elapsed() > FILL_WITHIN {
+            return "late";
+        }
+        let name = cache::key(self.generation, key);
+        let Some(leave) = self.breakers.leave(slot(&name)) else {
+            return "paused";
+        };
         let mut command = Cmd::new();
         command
             .arg("EVAL")
             .arg(cache::PUT_UNLESS_NEWER)
             .arg(1)
-            .arg(cache::key(self.0.generation, &link.key))
-            .arg(cache::encode_link(link))
-            .arg(ttl_ms());
-        if let Err(error) = self.0.redis.run::<i64>(&command).await {
-            self.failed(&error);
+            .arg(name)
+            .arg(value)
+            .arg(ttl.as_millis() as u64);
+        if let Some(bad) = bad {
+            command.arg(bad);
+        }
+        match self.run(leave, &command).await {
+            Ok(0) => "outdated",
+            Ok(_) => "stored",
+            Err(failure) => failure,
         }
     }
 
-    fn is_paused(&self) -> bool {
-        self.now_ms() < self.0.paused_until_ms.load(Ordering::Relaxed)
-    }
-
-    fn failed(&self, error: &waypost_runtime::redis::Error) {
-        let until = self.now_ms() + PAUSE.as_millis() as u64;
-        let before = self.0.paused_until_ms.swap(until, Ordering::Relaxed);
-        self.0.metrics.redis_error();
-        // Once at the beginning of an outage, not once a request.
-        if self.now_ms().saturating_sub(before) > 10_000 {
-            tracing::warn!(%error, "redis fails, reading from the shards");
+    async fn run<T: redis::FromRedisValue>(
+        &self,
+        leave: Leave<'_>,
+        command: &Cmd,
+    ) -> Result<T, &'static str> {
+        match self.redis.run(command).await {
+            Ok(value) => {
+                leave.answered();
+                Ok(value)
+            }
+            Err(error) if error.is_refusal() => {
+                leave.answered();
+                tracing::debug!(%error, "redis refused a command");
+                Err("refused")
+            }
+            Err(error) => {
+                leave.failed();
+                tracing::debug!(%error, "redis gave no answer");
+                Err("error")
+            }
         }
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.0.started.elapsed().as_millis() as u64 + 10_001
     }
 }
 
-fn ttl_ms() -> u64 {
-    let ttl = TTL.as_millis() as u64;
-    ttl - ttl / 10 + fastrand::u64(0..ttl / 5)
+fn ttl() -> Duration {
+    TTL - TTL / 10 + TTL.mul_f64(0.2 * fastrand::f64())
 }

@@ -16,12 +16,17 @@ const CHECKSUM_DIGITS: usize = 8;
 const HEADER: usize = MAGIC.len() + VERSION_DIGITS + CHECKSUM_DIGITS;
 
 /// Sets `KEYS[1]` to `ARGV[1]` for `ARGV[2]` milliseconds unless it holds a newer
-/// version. Answers 1 if it did. A value of the same version is replaced, since
-/// what is there may be damaged; so is what is no value of ours. Versions are
-/// below 2^53, so that Lua's numbers hold them.
+/// version. Answers 1 if it did. Versions are below 2^53, so that Lua's numbers hold
+/// them.
+///
+/// A value of the same version is replaced, since what is there may be damaged, and
+/// so is what is no value of ours. One that is damaged, or forged, may claim any
+/// version: who has read one that is no good names it as `ARGV[3]`, and it is
+/// replaced if it is still there, byte by byte. Other formats have the version in
+/// the same place, so that two releases keep each other's newer values.
 pub const PUT_UNLESS_NEWER: &str = "\
-local held = redis.call('GETRANGE', KEYS[1], 0, 16)
-if string.sub(held, 1, 3) == 'WP1' then
+local held = redis.pcall('GET', KEYS[1])
+if type(held) == 'string' and held ~= ARGV[3] and string.sub(held, 1, 2) == 'WP' then
   local newer = tonumber(string.sub(held, 4, 17), 16)
   if newer and newer > tonumber(string.sub(ARGV[1], 4, 17), 16) then return 0 end
 end

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use redis::aio::ConnectionLike as _;
 use redis::cluster::{ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{Cmd, RedisError};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
 use crate::config::Invalid;
 
@@ -35,6 +34,38 @@ pub enum Error {
     Timeout(Duration),
     #[error("failed to run a redis command")]
     Command(#[from] RedisError),
+}
+
+impl Error {
+    /// Whether the node answered and will not do this command, in contrast to one
+    /// that cannot be reached or cannot serve now.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::Command(error) = self else {
+            return false;
+        };
+        match error.kind() {
+            // Of a key of another type, for example.
+            ErrorKind::Extension | ErrorKind::UnexpectedReturnType => true,
+            ErrorKind::Server(kind) => !matches!(
+                kind,
+                ServerErrorKind::BusyLoading
+                    | ServerErrorKind::Moved
+                    | ServerErrorKind::Ask
+                    | ServerErrorKind::TryAgain
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::ReadOnly
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// The slot of a key without a hash tag, as none of ours has: 0 to 16,383.
+#[must_use]
+pub fn slot(key: &str) -> u16 {
+    crc16::State::<crc16::XMODEM>::calculate(key.as_bytes()) % 16_384
 }
 
 impl Redis {
@@ -73,16 +104,25 @@ impl Redis {
     pub async fn run<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         let mut connection = self.connection.clone();
         // The client's own limit does not cover the wait for the first connection.
-        let value = tokio::time::timeout(self.overall, connection.req_packed_command(command))
+        tokio::time::timeout(self.overall, command.query_async(&mut connection))
             .await
-            .map_err(|_| Error::Timeout(self.overall))??;
-        let value = redis::from_redis_value(value).map_err(RedisError::from)?;
-        Ok(value)
+            .map_err(|_| Error::Timeout(self.overall))?
+            .map_err(Error::Command)
     }
 }
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Redis").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn slots_are_those_of_redis() {
+        // CLUSTER KEYSLOT says so.
+        assert_eq!(super::slot("foo"), 12_182);
+        assert_eq!(super::slot("123456789"), 12_739);
     }
 }

@@ -1,8 +1,22 @@
 //! Applies changes to Redis, where the gateways of the region look first.
 
+use std::time::Duration;
+
 use crate::store::{Change, Place};
 
-/// Where changes are applied before they leave the outbox.
+/// How long a change that Redis has acknowledged is kept, to be applied again to a
+/// replica that never got it: many times what one may lag behind and still be
+/// promoted.
+#[cfg(feature = "cluster")]
+const KEEP: Duration = Duration::from_mins(10);
+
+/// The epoch of the cache's nodes could not be had. Nothing can be done about it
+/// but to ask again.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to see the epoch: {0}")]
+pub struct Unseen(String);
+
+/// Where the changes of the outbox are applied.
 #[derive(Debug, Clone)]
 pub enum Cache {
     /// Nothing to apply to: the all-in-one binary, or a cluster without Redis.
@@ -20,6 +34,34 @@ impl Cache {
             Self::Redis(cluster) => cluster.put(changes).await,
         }
     }
+
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// How long changes are kept after they were acknowledged.
+    #[must_use]
+    pub fn keeps(&self) -> Duration {
+        match self {
+            Self::None => Duration::ZERO,
+            #[cfg(feature = "cluster")]
+            Self::Redis(_) => KEEP,
+        }
+    }
+
+    /// The epoch of the cache's nodes, which rises whenever one takes another's
+    /// place.
+    ///
+    /// # Errors
+    /// If no node says.
+    pub async fn epoch(&self) -> Result<u64, Unseen> {
+        match self {
+            Self::None => Ok(0),
+            #[cfg(feature = "cluster")]
+            Self::Redis(cluster) => cluster.epoch().await,
+        }
+    }
 }
 
 #[cfg(feature = "cluster")]
@@ -33,6 +75,7 @@ pub mod redis {
     use waypost_proto::cache;
     use waypost_runtime::redis::{Error, Redis};
 
+    use super::Unseen;
     use crate::store::{Change, Place};
 
     /// How long a value lives if nothing renews it, give or take a tenth: values
@@ -71,6 +114,21 @@ pub mod redis {
                 tracing::warn!(%error, "redis did not take a change");
             }
             done
+        }
+
+        /// As one of the nodes knows it.
+        pub(super) async fn epoch(&self) -> Result<u64, Unseen> {
+            let mut command = Cmd::new();
+            command.arg("CLUSTER").arg("INFO");
+            let info: String = self
+                .redis
+                .run(&command)
+                .await
+                .map_err(|error| Unseen(error.to_string()))?;
+            info.lines()
+                .find_map(|line| line.strip_prefix("cluster_current_epoch:"))
+                .and_then(|epoch| epoch.trim().parse().ok())
+                .ok_or_else(|| Unseen("CLUSTER INFO names none".to_owned()))
         }
 
         async fn put_one(&self, change: &Change) -> Result<(), Error> {

@@ -8,6 +8,7 @@ pub mod changes;
 #[cfg(feature = "cluster")]
 pub mod config;
 pub mod lane;
+mod lookout;
 pub mod metrics;
 pub mod relay;
 #[cfg(feature = "cluster")]

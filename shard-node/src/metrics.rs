@@ -25,6 +25,7 @@ pub struct Metrics {
     pub(crate) watchers_lagged: IntCounter,
     pub(crate) outbox_age: Gauge,
     pub(crate) changes_told: IntCounter,
+    pub(crate) changes_reopened: IntCounter,
     /// `outcome`: ok, failed.
     pub(crate) cache_puts: IntCounterVec,
 }
@@ -125,6 +126,13 @@ impl Metrics {
                 IntCounter::new(
                     "waypost_shard_changes_told_total",
                     "Changes sent to the change streams",
+                ),
+            )?,
+            changes_reopened: add(
+                registry,
+                IntCounter::new(
+                    "waypost_shard_changes_reopened_total",
+                    "Changes that Redis had acknowledged, made due again because its nodes changed roles or a leader began",
                 ),
             )?,
             cache_puts: add(

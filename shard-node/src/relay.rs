@@ -4,6 +4,10 @@
 //! The session that reads the outbox is the one that holds the lock, so that a
 //! leader which lost its lock cannot read, and one that cannot read sends no
 //! heartbeat.
+//!
+//! What Redis has acknowledged is kept for a while. When its nodes have changed their
+//! roles, and when a term begins, of which nobody saw what was before, it is told
+//! and applied once more.
 
 use std::time::Duration;
 
@@ -15,6 +19,7 @@ use waypost_proto::link as message;
 use crate::cache::Cache;
 use crate::changes::{Changes, Event, Term};
 use crate::lane::cause;
+use crate::lookout::{Lookout, News};
 use crate::metrics::Metrics;
 use crate::store::{Change, Cursor, Error, LinkStore, Place, Purpose, Session};
 
@@ -33,6 +38,12 @@ const COMPETE: Duration = Duration::from_millis(250);
 
 /// Changes per statement.
 const MAX_CHANGES: u32 = 512;
+
+/// Changes per statement that only marks or removes them: some 50 ms.
+const MAX_MARKS: u32 = 4_096;
+
+/// How often changes that were kept long enough are removed.
+const FORGET: Duration = Duration::from_secs(10);
 
 /// Between two attempts at a Redis that takes nothing.
 const CACHE_RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -82,6 +93,9 @@ impl<S: LinkStore> Relay<S> {
         let mut cursor = Cursor::starting_at(start.floor);
         let term = self.changes.begin();
         let mut applying = Applying::default();
+        let mut lookout = Lookout::begin(&self.cache);
+        let mut again = Again::default();
+        let mut forget_at = Instant::now();
         let mut heartbeat_at = Instant::now();
         let mut tick = interval(POLL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,16 +111,37 @@ impl<S: LinkStore> Relay<S> {
                         within(session.acknowledge(&done)).await?;
                     }
                 }
+                News::Changed = lookout.news() => {
+                    // Nobody knows which node has acknowledged what is on its way.
+                    applying.abandon();
+                    again.is_due = true;
+                    heartbeat_at = Instant::now();
+                }
+            }
+            if again.is_due {
+                let reopened = within(session.reopen(MAX_MARKS)).await?;
+                self.metrics.changes_reopened.inc_by(reopened.len() as u64);
+                again.reopened(&reopened);
+                if !again.is_due {
+                    lookout.settle();
+                }
             }
             let poll = within(session.poll(&cursor, MAX_CHANGES)).await?;
-            self.tell(&term, &mut cursor, &poll.changes);
+            self.tell(&term, &mut cursor, &again, &poll.changes);
             cursor.raise(poll.floor);
-            if poll.oldest.is_some() && applying.is_due() {
+            if poll.oldest.is_some() && applying.is_due() && !again.is_due {
                 let oldest = within(session.oldest(MAX_CHANGES)).await?;
-                // What was committed since the poll leaves the outbox as well, so it
-                // is told before.
-                self.tell(&term, &mut cursor, &oldest);
+                // What was committed since the poll is applied as well, so it is told
+                // before.
+                self.tell(&term, &mut cursor, &again, &oldest);
                 applying.begin(&self.cache, oldest);
+            }
+            let unvouched = lookout.unvouched();
+            // While it is not known whether Redis has them still, they are kept.
+            if unvouched.is_zero() && Instant::now() >= forget_at {
+                let gone = within(session.forget(self.cache.keeps(), MAX_MARKS)).await?;
+                let is_all = gone < u64::from(MAX_MARKS);
+                forget_at = Instant::now() + if is_all { FORGET } else { POLL };
             }
             if Instant::now() >= heartbeat_at {
                 heartbeat_at = Instant::now() + HEARTBEAT;
@@ -117,20 +152,42 @@ impl<S: LinkStore> Relay<S> {
                 self.metrics.outbox_age.set(age as f64 / 1_000.0);
                 term.tell(Event::Heartbeat(message::Heartbeat {
                     clock_ms: poll.clock.millis(),
-                    oldest_unapplied_ms: age,
+                    oldest_unapplied_ms: age.max(unvouched.as_millis() as u64),
                 }));
             }
         }
     }
 
-    fn tell(&self, term: &Term, cursor: &mut Cursor, changes: &[Change]) {
+    fn tell(&self, term: &Term, cursor: &mut Cursor, again: &Again, changes: &[Change]) {
         for change in changes {
-            if cursor.tell(change) {
+            if cursor.tell(change) || again.includes(change) {
                 self.metrics.changes_told.inc();
                 let link = message::Link::from(&*change.link);
                 term.tell(Event::Changed(link.into()));
             }
         }
+    }
+}
+
+/// Changes that were applied and are due once more.
+#[derive(Debug, Default)]
+struct Again {
+    /// There are still some to be made due.
+    is_due: bool,
+    /// Their highest id. A gateway may have read an old value of any of them before
+    /// it was noticed, so that they are told once more, too.
+    highest: i64,
+}
+
+impl Again {
+    fn reopened(&mut self, places: &[Place]) {
+        let ids = places.iter().map(|place| place.id);
+        self.highest = ids.fold(self.highest, i64::max);
+        self.is_due = places.len() >= MAX_MARKS as usize;
+    }
+
+    fn includes(&self, change: &Change) -> bool {
+        change.place.id <= self.highest
     }
 }
 
@@ -177,6 +234,11 @@ impl Applying {
     fn begin(&mut self, cache: &Cache, changes: Vec<Change>) {
         let (count, cache) = (changes.len(), cache.clone());
         self.batch = Some((count, Box::pin(async move { cache.put(changes).await })));
+    }
+
+    /// Lets go of the batch; all of it stays due.
+    fn abandon(&mut self) {
+        self.batch = None;
     }
 
     /// Waits for the batch, if there is one, and gives what was acknowledged and

@@ -4,6 +4,7 @@
 //! requests over few sessions is [`crate::lane`].
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use waypost_domain::{
     ChangeId, Epoch, Link, LinkKey, NewLink, Patch, Prefix, ShardId, Timestamp, Version,
@@ -77,19 +78,31 @@ pub trait Session: Send + 'static {
     /// it is dropped or its connection is lost.
     fn try_lead(&mut self) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// The changes that were committed since the cursor's last call and are not
-    /// yet told, at most `limit` of them, and the state of the outbox.
+    /// The changes that were committed since the cursor's last call and are neither
+    /// told nor applied yet, at most `limit` of them, and the state of the outbox.
     fn poll(
         &mut self,
         cursor: &Cursor,
         limit: u32,
     ) -> impl Future<Output = Result<Poll, Error>> + Send;
 
-    /// The oldest changes of the outbox.
+    /// The oldest changes that are due to be applied.
     fn oldest(&mut self, limit: u32) -> impl Future<Output = Result<Vec<Change>, Error>> + Send;
 
-    /// Removes changes from the outbox.
+    /// Marks changes as applied. They are kept until [`Session::forget`].
     fn acknowledge(&mut self, places: &[Place]) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Makes changes due again that were applied, the last ones first. Gives them,
+    /// at most `limit`; if just as many, there may be more.
+    fn reopen(&mut self, limit: u32) -> impl Future<Output = Result<Vec<Place>, Error>> + Send;
+
+    /// Removes changes that were applied so long ago, the first ones first. Gives how
+    /// many, at most `limit`; if just as many, there may be more.
+    fn forget(
+        &mut self,
+        age: Duration,
+        limit: u32,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
 }
 
 /// What became of a link to create.
@@ -190,7 +203,7 @@ pub struct Place {
 pub struct Poll {
     /// The database's clock.
     pub clock: Timestamp,
-    /// When the oldest change that is still there was written.
+    /// When the oldest change that is still due was written.
     pub oldest: Option<Timestamp>,
     /// The cursor's next floor: no change that is yet to be told, apart from those
     /// given here, has or will have a lower position.

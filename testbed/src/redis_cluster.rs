@@ -30,7 +30,6 @@ cluster-enabled yes
 cluster-config-file nodes.conf
 cluster-node-timeout 2000
 cluster-require-full-coverage no
-cluster-allow-reads-when-down yes
 cluster-allow-replica-migration no
 save \"\"
 appendonly no
@@ -120,6 +119,19 @@ impl RedisCluster {
     #[must_use]
     pub fn nodes(&self) -> &[RedisNode] {
         &self.nodes
+    }
+
+    /// The master and the replica that have a key, in the roles that they began with.
+    ///
+    /// # Errors
+    /// If no node says where the key belongs.
+    pub fn home_of(&self, key: &str) -> Result<[&RedisNode; 2]> {
+        let slot = self.nodes[0].query(&format!("CLUSTER KEYSLOT {key}"))?;
+        let slot: usize = slot.parse().unwrap_or_default();
+        let master = (0..MASTERS)
+            .rfind(|index| index * SLOTS / MASTERS <= slot)
+            .expect("the first master's slots begin with 0");
+        Ok([&self.nodes[master], &self.nodes[MASTERS + master]])
     }
 
     /// `host:port` of each.
@@ -217,6 +229,29 @@ impl RedisNode {
     pub fn is_master(&self) -> bool {
         self.query("INFO replication")
             .is_ok_and(|info| info.contains("role:master"))
+    }
+
+    /// Lets a replica catch up with its master and then hear no more of it, as one
+    /// that lags behind: what the master takes from now on is lost with the master.
+    ///
+    /// # Errors
+    /// If it does not catch up.
+    pub fn lag_behind(&self, master: &Self) -> Result<()> {
+        let offset = |node: &Self, field: &str| {
+            let info = node.query("INFO replication").ok()?;
+            info.lines()
+                .find_map(|line| line.strip_prefix(field).map(str::to_owned))
+        };
+        self.wait_for("the last writes at", || {
+            let there = offset(master, "master_repl_offset:");
+            there.is_some() && there == offset(self, "slave_repl_offset:")
+        })?;
+        // Masters without a password refuse whoever names one.
+        self.query("CONFIG SET masterauth unknown")?;
+        self.query("CLIENT KILL TYPE master")?;
+        self.wait_for("the lost link of", || {
+            offset(self, "master_link_status:").is_some_and(|status| status == "down")
+        })
     }
 
     /// # Errors

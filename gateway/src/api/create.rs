@@ -21,9 +21,6 @@ use crate::shards::Created;
 /// construction, so that more than one collision means a broken keygen.
 const MINT_TRIES: usize = 3;
 
-/// How long an alias waits for Redis to know it.
-const WRITE_THROUGH: Duration = Duration::from_millis(5);
-
 const MAX_TITLE_LEN: usize = 512;
 const MAX_TAGS: usize = 20;
 const MAX_TAG_LEN: usize = 64;
@@ -162,9 +159,7 @@ pub(super) async fn place(api: &Api, wanted: Wanted) -> Result<Link, Problem> {
         return match api.lookup().shards.create(&new).await? {
             Created::Conflict => Err(Problem::alias_taken()),
             Created::Created(link) => {
-                // Others may have asked for this slug already, so that caches are
-                // to know of it first. They get a moment, no more.
-                let _ = tokio::time::timeout(WRITE_THROUGH, api.lookup().learn(&link, stamp)).await;
+                api.lookup().learn(&link, stamp).await;
                 Ok(*link)
             }
         };
@@ -175,9 +170,9 @@ pub(super) async fn place(api: &Api, wanted: Wanted) -> Result<Link, Problem> {
         let stamp = api.lookup().stamp(&new.key);
         match api.lookup().shards.create(&new).await? {
             Created::Created(link) => {
-                let (lookup, learnt) = (api.lookup().clone(), Link::clone(&link));
-                lookup.keep(&learnt, stamp);
-                tokio::spawn(async move { lookup.write_through(&learnt).await });
+                api.lookup().keep(&link, stamp);
+                // Nobody can have asked for this slug yet, so that nobody waits.
+                drop(api.lookup().write_through(&link, stamp));
                 return Ok(*link);
             }
             Created::Conflict => api.lookup().metrics.key_conflict(),

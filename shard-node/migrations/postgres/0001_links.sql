@@ -42,16 +42,19 @@ CREATE TABLE prefix_owner (
     CHECK ((state = 'moved') = (moved_to IS NOT NULL))
 );
 
--- Changes that caches and gateways have yet to hear of. Positions are transaction
--- ids: what lies below the oldest running one is complete.
+-- Changes that caches and gateways have yet to hear of, and those that the cache has
+-- acknowledged in the last minutes: a replica that is promoted may lack them. Positions
+-- are transaction ids: what lies below the oldest running one is complete.
 CREATE TABLE outbox (
+    id         bigint      PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     position   bigint      NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
-    id         bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    applied_at timestamptz,
     domain     integer     NOT NULL,
-    slug       text        NOT NULL COLLATE "C",
-    PRIMARY KEY (position, id)
+    slug       text        NOT NULL COLLATE "C"
 );
+CREATE INDEX outbox_due ON outbox (position, id) WHERE applied_at IS NULL;
+CREATE INDEX outbox_applied ON outbox (applied_at, id) WHERE applied_at IS NOT NULL;
 
 -- Every change of a destination, for ever. Only ever appended to.
 CREATE TABLE audit (

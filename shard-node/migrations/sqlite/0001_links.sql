@@ -42,9 +42,12 @@ CREATE TABLE prefix_owner (
 CREATE TABLE outbox (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     created_at INTEGER NOT NULL,
+    applied_at INTEGER,
     domain     INTEGER NOT NULL,
     slug       TEXT    NOT NULL
 ) STRICT;
+CREATE INDEX outbox_due ON outbox (id) WHERE applied_at IS NULL;
+CREATE INDEX outbox_applied ON outbox (applied_at, id) WHERE applied_at IS NOT NULL;
 
 CREATE TABLE audit (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -332,7 +332,8 @@ impl Session for PostgresSession {
         let (floor, clock, oldest): (i64, OffsetDateTime, Option<OffsetDateTime>) = sqlx::query_as(
             "-- shard.relay_head
              SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp(),
-                    (SELECT b.created_at FROM outbox AS b ORDER BY b.position, b.id LIMIT 1)",
+                    (SELECT b.created_at FROM outbox AS b WHERE b.applied_at IS NULL
+                     ORDER BY b.position, b.id LIMIT 1)",
         )
         .fetch_one(&mut self.connection)
         .await?;
@@ -342,7 +343,8 @@ impl Session for PostgresSession {
             link_columns!(),
             ", b.position, b.id FROM outbox AS b
                JOIN links AS l ON l.domain = b.domain AND l.slug = b.slug
-               WHERE b.position >= $1 AND b.id <> ALL($2::bigint[])
+               WHERE b.applied_at IS NULL AND b.position >= $1
+                 AND b.id <> ALL($2::bigint[])
                ORDER BY b.position, b.id LIMIT $3"
         ))
         .bind(cursor.floor())
@@ -369,6 +371,7 @@ impl Session for PostgresSession {
             link_columns!(),
             ", b.position, b.id FROM outbox AS b
                JOIN links AS l ON l.domain = b.domain AND l.slug = b.slug
+               WHERE b.applied_at IS NULL
                ORDER BY b.position, b.id LIMIT $1"
         ))
         .bind(i64::from(limit))
@@ -378,18 +381,45 @@ impl Session for PostgresSession {
     }
 
     async fn acknowledge(&mut self, places: &[Place]) -> Result<(), Error> {
-        let positions: Vec<i64> = places.iter().map(|place| place.position).collect();
         let ids: Vec<i64> = places.iter().map(|place| place.id).collect();
         sqlx::query(
             "-- shard.relay_acknowledge
-             DELETE FROM outbox AS b USING unnest($1::bigint[], $2::bigint[]) AS a(position, id)
-             WHERE b.position = a.position AND b.id = a.id",
+             UPDATE outbox SET applied_at = clock_timestamp() WHERE id = ANY($1::bigint[])",
         )
-        .bind(positions)
         .bind(ids)
         .execute(&mut self.connection)
         .await?;
         Ok(())
+    }
+
+    async fn reopen(&mut self, limit: u32) -> Result<Vec<Place>, Error> {
+        let reopened: Vec<(i64, i64)> = sqlx::query_as(
+            "-- shard.relay_reopen
+             UPDATE outbox SET applied_at = NULL WHERE id IN (
+                SELECT b.id FROM outbox AS b WHERE b.applied_at IS NOT NULL
+                ORDER BY b.applied_at DESC, b.id DESC LIMIT $1)
+             RETURNING position, id",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&mut self.connection)
+        .await?;
+        let place = |(position, id)| Place { position, id };
+        Ok(reopened.into_iter().map(place).collect())
+    }
+
+    async fn forget(&mut self, age: Duration, limit: u32) -> Result<u64, Error> {
+        let gone = sqlx::query(
+            "-- shard.relay_forget
+             DELETE FROM outbox WHERE id IN (
+                SELECT b.id FROM outbox AS b
+                WHERE b.applied_at <= clock_timestamp() - $1 * interval '1 second'
+                ORDER BY b.applied_at, b.id LIMIT $2)",
+        )
+        .bind(age.as_secs_f64())
+        .bind(i64::from(limit))
+        .execute(&mut self.connection)
+        .await?;
+        Ok(gone.rows_affected())
     }
 }
 

@@ -279,7 +279,7 @@ impl Session for SqliteSession {
         let (last, oldest): (i64, Option<i64>) = sqlx::query_as(
             "-- shard.relay_head
              SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0),
-                    (SELECT created_at FROM outbox ORDER BY id LIMIT 1)",
+                    (SELECT created_at FROM outbox WHERE applied_at IS NULL ORDER BY id LIMIT 1)",
         )
         .fetch_one(reader.connection())
         .await?;
@@ -309,12 +309,45 @@ impl Session for SqliteSession {
         let mut writer = self.store.0.writer.lock().await;
         sqlx::query(
             "-- shard.relay_acknowledge
-             DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?1))",
+             UPDATE outbox SET applied_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))",
         )
+        .bind(Timestamp::from(SystemTime::now()).millis())
         .bind(serde_json::to_string(&ids).expect("numbers are JSON"))
         .execute(&mut *writer)
         .await?;
         Ok(())
+    }
+
+    async fn reopen(&mut self, limit: u32) -> Result<Vec<Place>, Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        let reopened: Vec<i64> = sqlx::query_scalar(
+            "-- shard.relay_reopen
+             UPDATE outbox SET applied_at = NULL WHERE id IN (
+                SELECT id FROM outbox WHERE applied_at IS NOT NULL
+                ORDER BY applied_at DESC, id DESC LIMIT ?1)
+             RETURNING id",
+        )
+        .bind(limit)
+        .fetch_all(&mut *writer)
+        .await?;
+        let place = |id| Place { position: id, id };
+        Ok(reopened.into_iter().map(place).collect())
+    }
+
+    async fn forget(&mut self, age: Duration, limit: u32) -> Result<u64, Error> {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let now = Timestamp::from(SystemTime::now()).millis();
+        let mut writer = self.store.0.writer.lock().await;
+        let gone = sqlx::query(
+            "-- shard.relay_forget
+             DELETE FROM outbox WHERE id IN (
+                SELECT id FROM outbox WHERE applied_at <= ?1 ORDER BY applied_at, id LIMIT ?2)",
+        )
+        .bind(now.saturating_sub(age))
+        .bind(limit)
+        .execute(&mut *writer)
+        .await?;
+        Ok(gone.rows_affected())
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinSet, spawn_blocking};
 use tonic::Code;
+use waypost_domain::{Link, LinkKey};
 use waypost_proto::cache;
 use waypost_proto::link::{create_outcome, resolve_outcome};
 use waypost_testbed::{Postgres, RedisCluster};
@@ -11,6 +12,29 @@ use waypost_testbed::{Postgres, RedisCluster};
 use crate::fixture::*;
 use crate::node::{Node, Watch};
 use crate::postgres::open;
+
+/// Looks into Redis.
+struct Reader(waypost_runtime::redis::Redis);
+
+impl Reader {
+    fn of(cluster: &RedisCluster) -> Self {
+        let times = waypost_runtime::redis::Times {
+            response: Duration::from_secs(2),
+            overall: Duration::from_secs(5),
+        };
+        let redis = waypost_runtime::redis::Redis::connect(&cluster.addresses(), times);
+        Self(redis.unwrap())
+    }
+
+    async fn link(&self, name: &LinkKey) -> Option<Link> {
+        let value = self.0.run(&redis::Cmd::get(cache::key(1, name))).await;
+        let value: Option<Vec<u8>> = value.ok()?;
+        match cache::decode(name, &value?) {
+            Ok(cache::Entry::Link(link)) => Some(*link),
+            _ => None,
+        }
+    }
+}
 
 pub(crate) fn is_found(outcome: &waypost_proto::link::ResolveOutcome) -> bool {
     matches!(outcome.outcome, Some(resolve_outcome::Outcome::Found(_)))
@@ -274,7 +298,7 @@ async fn changes_reach_redis_at_once_or_when_it_is_back_and_streams_do_not_wait(
     let node = Node::ready(&database.url, &redis.addresses()).await;
     node.create(&[alias("cached-link")]).await.unwrap();
     let (_, mut watch) = leader(&[&node]).await;
-    let outbox = "SELECT count(*) FROM outbox";
+    let outbox = "SELECT count(*) FROM outbox WHERE applied_at IS NULL";
     node.edit("cached-link", "https://example.org/1")
         .await
         .unwrap();
@@ -282,21 +306,9 @@ async fn changes_reach_redis_at_once_or_when_it_is_back_and_streams_do_not_wait(
         database.count(outbox).await == 0
     })
     .await;
-    let times = waypost_runtime::redis::Times {
-        response: Duration::from_secs(2),
-        overall: Duration::from_secs(5),
-    };
-    let reader = waypost_runtime::redis::Redis::connect(&redis.addresses(), times).unwrap();
+    let reader = Reader::of(&redis);
     let name = key("cached-link");
-    let read = async || {
-        let mut get = redis::Cmd::new();
-        get.arg("GET").arg(cache::key(1, &name));
-        let value: Option<Vec<u8>> = reader.run(&get).await.ok()?;
-        match cache::decode(&name, &value?) {
-            Ok(cache::Entry::Link(link)) => Some(*link),
-            _ => None,
-        }
-    };
+    let read = async || reader.link(&name).await;
     let cached = read().await.unwrap();
     assert_eq!(cached.long_url, url("https://example.org/1"));
     assert!(key_ring().verify(&cached));
@@ -320,5 +332,54 @@ async fn changes_reach_redis_at_once_or_when_it_is_back_and_streams_do_not_wait(
             .is_some_and(|link| link.long_url == url("https://example.org/2"))
     })
     .await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn changes_that_a_promoted_replica_lacks_are_told_and_applied_once_more() {
+    let (database, redis) = tokio::join!(open(), spawn_blocking(|| RedisCluster::start().unwrap()));
+    let redis = redis.unwrap();
+    let node = Node::ready(&database.url, &redis.addresses()).await;
+    node.create(&[alias("lost-edit")]).await.unwrap();
+    let (_, mut watch) = leader(&[&node]).await;
+    let reader = Reader::of(&redis);
+    let name = key("lost-edit");
+    let is_cached = async |to: &str| {
+        let link = reader.link(&name).await;
+        link.is_some_and(|link| link.long_url == url(to))
+    };
+    node.edit("lost-edit", "https://example.org/1")
+        .await
+        .unwrap();
+    eventually("redis has the first edit", async || {
+        is_cached("https://example.org/1").await
+    })
+    .await;
+    let [master, replica] = redis.home_of(&cache::key(1, &name)).unwrap();
+    replica.lag_behind(master).unwrap();
+    node.edit("lost-edit", "https://example.org/2")
+        .await
+        .unwrap();
+    eventually("the master has the second edit", async || {
+        is_cached("https://example.org/2").await
+    })
+    .await;
+    for edit in ["1", "2"] {
+        let told = watch.change().await.long_url;
+        assert_eq!(&told[..], format!("https://example.org/{edit}").as_bytes());
+    }
+    while watch.heartbeat().await.oldest_unapplied_ms > 0 {}
+
+    master.kill().unwrap();
+    // A gateway that has read the old value from the replica must hear of it.
+    let told = watch.change().await.long_url;
+    assert_eq!(&told[..], b"https://example.org/2", "told once more");
+    assert!(replica.is_master());
+    eventually("the promoted replica has the second edit", async || {
+        is_cached("https://example.org/2").await
+    })
+    .await;
+    while watch.heartbeat().await.oldest_unapplied_ms > 0 {}
+    assert!(node.metric("waypost_shard_changes_reopened_total") >= 2.0);
     node.stop().await;
 }

@@ -38,6 +38,7 @@ macro_rules! conformance {
             every_stored_link_is_signed
             the_outbox_has_each_change_once_and_no_create_or_failure
             a_cursor_sees_each_change_once_in_portions
+            applied_changes_are_kept_for_their_time_and_can_be_made_due_again
             each_change_of_destination_is_audited
             ownership_names_every_prefix_and_is_seeded_once
             a_database_of_another_shard_is_refused
@@ -478,6 +479,38 @@ pub(crate) async fn a_cursor_sees_each_change_once_in_portions(database: &impl D
             .count(),
         1
     );
+}
+
+pub(crate) async fn applied_changes_are_kept_for_their_time_and_can_be_made_due_again(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    for slug in ["ka-link", "kb-link", "kc-link", "kd-link"] {
+        create(&mut session, &alias(slug)).await;
+        update(&mut session, slug, "https://example.org/kept").await;
+    }
+    let all = session.oldest(10).await.unwrap();
+    for change in &all[..3] {
+        session.acknowledge(&[change.place]).await.unwrap();
+    }
+    assert_eq!(session.oldest(10).await.unwrap(), all[3..]);
+    let cursor = Cursor::starting_at(all[0].place.position);
+    let poll = session.poll(&cursor, 10).await.unwrap();
+    assert_eq!(poll.changes, all[3..], "what is applied was told");
+
+    let hour = std::time::Duration::from_secs(3_600);
+    assert_eq!(session.forget(hour, 10).await.unwrap(), 0);
+    assert_eq!(session.reopen(1).await.unwrap(), [all[2].place]);
+    assert_eq!(session.oldest(10).await.unwrap(), all[2..]);
+    let now = std::time::Duration::ZERO;
+    assert_eq!(session.forget(now, 1).await.unwrap(), 1);
+    assert_eq!(session.reopen(10).await.unwrap(), [all[1].place]);
+    assert_eq!(
+        session.forget(now, 10).await.unwrap(),
+        0,
+        "nothing due goes"
+    );
+    assert_eq!(session.oldest(10).await.unwrap(), all[1..]);
 }
 
 pub(crate) async fn each_change_of_destination_is_audited(database: &impl Database) {

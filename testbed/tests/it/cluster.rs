@@ -1,7 +1,11 @@
 //! The cluster as its users see it: over HTTP, on the real parts.
 
+mod caches;
+mod changes;
 mod clicks;
+mod failover;
 mod input;
+mod inside;
 mod keys;
 mod links;
 mod outages;

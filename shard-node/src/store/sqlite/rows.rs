@@ -106,7 +106,7 @@ pub(super) async fn changes(
         link_columns!(),
         ", b.id FROM outbox AS b
            JOIN links AS l ON l.domain = b.domain AND l.slug = b.slug
-           WHERE b.id >= ?1 ORDER BY b.id LIMIT ?2"
+           WHERE b.applied_at IS NULL AND b.id >= ?1 ORDER BY b.id LIMIT ?2"
     ))
     .bind(from)
     .bind(limit)
