@@ -7,7 +7,7 @@
 //! A *stretch* is the time of one subscription. What was read before a stretch
 //! began may have changed unseen, so that only what was read within it is believed.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,12 +30,13 @@ const HARD_TTL: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp {
     shard: ShardIndex,
-    stretch: u64,
+    /// 32 bits last for millennia of subscriptions, and a cache holds millions of these.
+    stretch: u32,
     at_ms: u64,
 }
 
 /// The stretch of what was read in none: the first has number 1.
-const NO_STRETCH: u64 = 0;
+const NO_STRETCH: u32 = 0;
 
 impl Stamp {
     /// The same for what a replica said: it may lack changes that were told already,
@@ -68,7 +69,7 @@ pub struct Freshness(Arc<Inner>);
 struct Inner {
     shard: ShardIndex,
     started: Instant,
-    stretch: AtomicU64,
+    stretch: AtomicU32,
     /// When the stretch began, in milliseconds since `started`.
     begun_ms: AtomicU64,
     /// The last heartbeat of this stretch; 0: none yet, or the stream has ended.
@@ -80,7 +81,7 @@ struct Inner {
     clock_offset_ms: AtomicI64,
     /// The last two stretches that were heard, and when last: so long their entries
     /// were right. Read only when an entry is not fresh.
-    confirmed: Mutex<[(u64, u64); 2]>,
+    confirmed: Mutex<[(u32, u64); 2]>,
 }
 
 impl Freshness {
@@ -90,7 +91,7 @@ impl Freshness {
         Self(Arc::new(Inner {
             shard,
             started: Instant::now(),
-            stretch: AtomicU64::new(1),
+            stretch: AtomicU32::new(1),
             begun_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             unapplied_ms: AtomicU64::new(0),
@@ -219,7 +220,7 @@ impl Freshness {
         Timestamp::from_millis(millis).unwrap_or(Timestamp::MAX)
     }
 
-    fn confirmed(&self) -> std::sync::MutexGuard<'_, [(u64, u64); 2]> {
+    fn confirmed(&self) -> std::sync::MutexGuard<'_, [(u32, u64); 2]> {
         self.0
             .confirmed
             .lock()

@@ -105,8 +105,8 @@ impl Redirects {
             .expect("301, 302, 307 and 308 are statuses");
         let query = request.uri().query().filter(|_| target.forward_query);
         let location = query
-            .and_then(|query| with_query(&target.location, query))
-            .unwrap_or_else(|| target.location.clone());
+            .and_then(|query| with_query(target.long_url(), query))
+            .unwrap_or_else(|| target.location());
         let mut response = Response::new(Full::new(Bytes::new()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -121,10 +121,10 @@ impl Redirects {
         if request.method() == Method::GET {
             self.clicks.record(&Hit {
                 link: ClickedLink {
-                    domain: target.key.domain.0,
-                    slug: &target.key.slug,
+                    domain: target.domain.0,
+                    slug: target.slug(),
                     id: target.id.0,
-                    tenant: &target.tenant,
+                    tenant: target.tenant(),
                 },
                 status: status.as_u16(),
                 headers: request.headers(),
@@ -138,8 +138,8 @@ impl Redirects {
 
 /// The destination with the visitor's query appended; of a key that both have,
 /// the link's own value wins. `None` if the outcome is no URL that can be sent.
-fn with_query(location: &HeaderValue, query: &str) -> Option<HeaderValue> {
-    let mut url = Url::parse(location.to_str().ok()?).ok()?;
+fn with_query(long_url: &str, query: &str) -> Option<HeaderValue> {
+    let mut url = Url::parse(long_url).ok()?;
     let own: HashSet<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
     let forwarded: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
         .filter(|(key, _)| !own.contains(key.as_ref()))
@@ -183,10 +183,10 @@ mod tests {
 
     #[test]
     fn the_links_own_keys_win_over_the_visitors() {
-        let location = HeaderValue::from_static("https://example.com/?a=1");
-        let joined = with_query(&location, "a=2&b=3&b=4").unwrap();
+        let link = "https://example.com/?a=1";
+        let joined = with_query(link, "a=2&b=3&b=4").unwrap();
         assert_eq!(joined, "https://example.com/?a=1&b=3&b=4");
-        let same = with_query(&location, "a=9").unwrap();
+        let same = with_query(link, "a=9").unwrap();
         assert_eq!(same, "https://example.com/?a=1");
     }
 }

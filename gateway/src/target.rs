@@ -1,29 +1,77 @@
 //! What a redirect needs to know of a link: the value of every cache.
+//!
+//! A gateway holds millions of these. Texts stand in one allocation without gaps, and
+//! what a link does not have takes no room.
 
 use http::HeaderValue;
 use waypost_domain::{
-    Conditions, Link, LinkId, LinkKey, RedirectStatus, Timestamp, Verdict, Version,
+    Conditions, DomainId, Link, LinkId, RedirectStatus, SlugRef, State, Timestamp, Verdict, Version,
 };
 
 /// A link as the redirect path sees it.
 #[derive(Debug)]
 pub struct Target {
-    pub key: LinkKey,
     pub id: LinkId,
     pub version: Version,
-    pub tenant: Box<str>,
+    pub domain: DomainId,
+    /// Milliseconds; one that is no [`Timestamp`] stands for none.
+    valid_since: i64,
+    valid_until: i64,
+    /// Slug, tenant and location, one after another.
+    text: Box<str>,
+    slug_len: u8,
+    tenant_len: u16,
     pub redirect_status: RedirectStatus,
+    state: State,
     pub forward_query: bool,
-    /// The `Location` as it is sent, unless a query is forwarded.
-    pub location: HeaderValue,
-    conditions: Conditions,
+    has_password: bool,
     has_visit_limit: bool,
 }
 
+/// As milliseconds no [`Timestamp`].
+const NO_TIME: i64 = -1;
+
 impl Target {
     #[must_use]
+    pub fn slug(&self) -> SlugRef<'_> {
+        SlugRef::parse(self.slug_text()).expect("it was taken from a slug")
+    }
+
+    /// The slug for who only compares: it is not parsed again.
+    pub(crate) fn slug_text(&self) -> &str {
+        &self.text[..self.slug_len.into()]
+    }
+
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        let start = usize::from(self.slug_len);
+        &self.text[start..start + usize::from(self.tenant_len)]
+    }
+
+    /// Where the link leads.
+    #[must_use]
+    pub fn long_url(&self) -> &str {
+        &self.text[usize::from(self.slug_len) + usize::from(self.tenant_len)..]
+    }
+
+    /// The `Location` as it is sent, unless a query is forwarded.
+    #[must_use]
+    pub fn location(&self) -> HeaderValue {
+        HeaderValue::from_str(self.long_url()).expect("a canonical URL is visible ASCII")
+    }
+
+    #[must_use]
     pub fn verdict(&self, now: Timestamp) -> Verdict {
-        self.conditions.verdict(now)
+        self.conditions().verdict(now)
+    }
+
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            state: self.state,
+            valid_since: Timestamp::from_millis(self.valid_since),
+            valid_until: Timestamp::from_millis(self.valid_until),
+            has_password: self.has_password,
+        }
     }
 
     /// Whether a client may keep a permanent redirect for a while: not if the link
@@ -31,8 +79,8 @@ impl Target {
     #[must_use]
     pub fn may_be_kept(&self) -> bool {
         self.redirect_status.is_permanent()
-            && self.conditions.valid_until.is_none()
-            && !self.conditions.has_password
+            && self.conditions().valid_until.is_none()
+            && !self.has_password
             && !self.has_visit_limit
     }
 
@@ -45,23 +93,101 @@ impl Target {
     /// Bytes that this takes in memory, heap included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.key.slug.as_str().len() + self.tenant.len() + self.location.len()
+        size_of::<Self>() + self.text.len()
     }
 }
 
 impl From<&Link> for Target {
     fn from(link: &Link) -> Self {
+        let (slug, tenant) = (link.key.slug.as_str(), link.tenant.as_str());
+        let millis = |at: Option<Timestamp>| at.map_or(NO_TIME, Timestamp::millis);
+        let conditions = link.conditions();
         Self {
-            key: link.key.clone(),
             id: link.id,
             version: link.version,
-            tenant: link.tenant.as_str().into(),
+            domain: link.key.domain,
+            valid_since: millis(conditions.valid_since),
+            valid_until: millis(conditions.valid_until),
+            text: [slug, tenant, link.long_url.as_str()].concat().into(),
+            slug_len: u8::try_from(slug.len()).expect("a slug has at most 64 characters"),
+            tenant_len: u16::try_from(tenant.len()).expect("a tenant has at most 64 characters"),
             redirect_status: link.redirect_status,
+            state: conditions.state,
             forward_query: link.forward_query,
-            location: HeaderValue::from_str(link.long_url.as_str())
-                .expect("a canonical URL is visible ASCII"),
-            conditions: link.conditions(),
+            has_password: conditions.has_password,
             has_visit_limit: link.max_visits.is_some(),
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use uuid::Uuid;
+    use waypost_domain::{CreateId, Epoch, LinkKey, LongUrl, Slug};
+
+    use super::*;
+
+    fn link() -> Link {
+        let at = |millis| Timestamp::from_millis(millis).unwrap();
+        Link {
+            key: LinkKey {
+                domain: DomainId::MAIN,
+                slug: Slug::parse("abcdefgh").unwrap(),
+            },
+            id: LinkId(Uuid::from_u128(1)),
+            long_url: LongUrl::parse("https://example.com/a?b=c").unwrap(),
+            redirect_status: RedirectStatus::MovedPermanently,
+            tenant: "acme".to_owned(),
+            state: State::Active,
+            version: Version::first(Epoch::FIRST),
+            created_at: at(0),
+            updated_at: at(0),
+            valid_since: None,
+            valid_until: None,
+            max_visits: None,
+            title: None,
+            tags: Vec::new(),
+            forward_query: false,
+            password_hash: None,
+            create_id: CreateId(Uuid::from_u128(2)),
+            source: None,
+            signature: [0; waypost_domain::signature::LEN],
+        }
+    }
+
+    /// The target of a link of which only this matters.
+    pub(crate) fn target(slug: &str, url: &str, version: u64) -> Target {
+        let mut link = link();
+        link.key.slug = Slug::parse(slug).unwrap();
+        link.long_url = LongUrl::parse(url).unwrap();
+        link.version = Version::from_stored(Version::first(Epoch::FIRST).get() + version).unwrap();
+        Target::from(&link)
+    }
+
+    #[test]
+    fn a_target_says_what_its_link_says() {
+        let mut link = link();
+        let target = Target::from(&link);
+        assert_eq!(target.slug(), link.key.slug.borrowed());
+        assert_eq!(target.tenant(), "acme");
+        assert_eq!(target.location(), "https://example.com/a?b=c");
+        assert!(target.may_be_kept());
+        let at = |millis| Timestamp::from_millis(millis).unwrap();
+        assert_eq!(target.verdict(at(0)), Verdict::Redirect);
+        assert_eq!(target.verdict(Timestamp::MAX), Verdict::Redirect);
+        link.valid_since = Some(at(0));
+        link.valid_until = Some(at(7));
+        let target = Target::from(&link);
+        assert_eq!(target.verdict(at(0)), Verdict::Redirect);
+        assert_eq!(target.verdict(at(7)), Verdict::Gone);
+        assert!(!target.may_be_kept());
+        link.valid_since = Some(at(5));
+        assert_eq!(Target::from(&link).verdict(at(4)), Verdict::NotFound);
+    }
+
+    /// A million links more or less are 8 MB for each 8 bytes.
+    #[test]
+    fn a_target_is_small() {
+        assert_eq!(size_of::<Target>(), 72);
     }
 }

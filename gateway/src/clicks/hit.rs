@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use sha2::Sha256;
 use uuid::Uuid;
-use waypost_domain::{Slug, Timestamp};
+use waypost_domain::{SlugRef, Timestamp};
 
 /// Longer user agents are cut; so says the schema.
 const MAX_USER_AGENT: usize = 256;
@@ -38,7 +38,7 @@ pub struct Hit<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct ClickedLink<'a> {
     pub domain: u32,
-    pub slug: &'a Slug,
+    pub slug: SlugRef<'a>,
     pub id: Uuid,
     pub tenant: &'a str,
 }
@@ -305,11 +305,11 @@ pub(super) mod tests {
     }
 
     fn take(headers: &HeaderMap, client: &str, at: i64) -> Taken {
-        let slug = Slug::parse("abcdefgh").unwrap();
+        let slug = SlugRef::parse("abcdefgh").unwrap();
         let hit = Hit {
             link: ClickedLink {
                 domain: 0,
-                slug: &slug,
+                slug,
                 id: Uuid::from_u128(7),
                 tenant: "acme",
             },
@@ -326,12 +326,12 @@ pub(super) mod tests {
     }
 
     pub(in crate::clicks) fn taken_by(slug: &str, user_agent: &str) -> Taken {
-        let slug = Slug::parse(slug).unwrap();
+        let slug = SlugRef::parse(slug).unwrap();
         let agent = HeaderValue::from_str(user_agent).unwrap();
         let hit = Hit {
             link: ClickedLink {
                 domain: 0,
-                slug: &slug,
+                slug,
                 id: Uuid::nil(),
                 tenant: "",
             },

@@ -100,7 +100,7 @@ fn record(clicks: &Clicks, count: u64) {
         clicks.record(&Hit {
             link: ClickedLink {
                 domain: 0,
-                slug: &slug,
+                slug: slug.borrowed(),
                 id: Uuid::from_u128(u128::from(n % 50)),
                 tenant: "acme",
             },
