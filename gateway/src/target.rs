@@ -14,9 +14,8 @@ pub struct Target {
     pub id: LinkId,
     pub version: Version,
     pub domain: DomainId,
-    /// Milliseconds; one that is no [`Timestamp`] stands for none.
-    valid_since: i64,
-    valid_until: i64,
+    /// Hardly any link has one.
+    times: Option<Box<Times>>,
     /// Slug, tenant and location, one after another.
     text: Box<str>,
     slug_len: u8,
@@ -28,8 +27,11 @@ pub struct Target {
     has_visit_limit: bool,
 }
 
-/// As milliseconds no [`Timestamp`].
-const NO_TIME: i64 = -1;
+#[derive(Debug)]
+struct Times {
+    valid_since: Option<Timestamp>,
+    valid_until: Option<Timestamp>,
+}
 
 impl Target {
     #[must_use]
@@ -68,8 +70,8 @@ impl Target {
     fn conditions(&self) -> Conditions {
         Conditions {
             state: self.state,
-            valid_since: Timestamp::from_millis(self.valid_since),
-            valid_until: Timestamp::from_millis(self.valid_until),
+            valid_since: self.times.as_ref().and_then(|times| times.valid_since),
+            valid_until: self.times.as_ref().and_then(|times| times.valid_until),
             has_password: self.has_password,
         }
     }
@@ -93,28 +95,31 @@ impl Target {
     /// Bytes that this takes in memory, heap included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.text.len()
+        let times = self.times.as_ref().map_or(0, |_| size_of::<Times>());
+        size_of::<Self>() + self.text.len() + times
     }
 }
 
 impl From<&Link> for Target {
     fn from(link: &Link) -> Self {
         let (slug, tenant) = (link.key.slug.as_str(), link.tenant.as_str());
-        let millis = |at: Option<Timestamp>| at.map_or(NO_TIME, Timestamp::millis);
-        let conditions = link.conditions();
+        let has_times = link.valid_since.is_some() || link.valid_until.is_some();
+        let times = has_times.then_some(Times {
+            valid_since: link.valid_since,
+            valid_until: link.valid_until,
+        });
         Self {
             id: link.id,
             version: link.version,
             domain: link.key.domain,
-            valid_since: millis(conditions.valid_since),
-            valid_until: millis(conditions.valid_until),
+            times: times.map(Box::new),
             text: [slug, tenant, link.long_url.as_str()].concat().into(),
             slug_len: u8::try_from(slug.len()).expect("a slug has at most 64 characters"),
             tenant_len: u16::try_from(tenant.len()).expect("a tenant has at most 64 characters"),
             redirect_status: link.redirect_status,
-            state: conditions.state,
+            state: link.state,
             forward_query: link.forward_query,
-            has_password: conditions.has_password,
+            has_password: link.password_hash.is_some(),
             has_visit_limit: link.max_visits.is_some(),
         }
     }
@@ -188,6 +193,6 @@ pub(crate) mod tests {
     /// A million links more or less are 8 MB for each 8 bytes.
     #[test]
     fn a_target_is_small() {
-        assert_eq!(size_of::<Target>(), 72);
+        assert_eq!(size_of::<Target>(), 64);
     }
 }
