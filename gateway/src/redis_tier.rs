@@ -115,7 +115,7 @@ impl Inner {
     }
 
     /// Most often Redis holds nothing yet: then a plain `SET NX` does what the script
-    /// would, for a third of its price. What it meets, the script compares.
+    /// would, and costs Redis a third less. What it meets, the script compares.
     async fn put(
         &self,
         key: &LinkKey,
