@@ -26,10 +26,12 @@ const READS: batch::Limits = batch::Limits {
     patience: Duration::from_millis(1_500),
 };
 
-/// Creates of one shard. 64 links of 8 KiB and a little are below 1 MiB.
+/// Creates of one shard. Two calls at once keep the shard busy: one is prepared while
+/// the other is committed. With more, each carries less, and every one of them costs a
+/// commit.
 const CREATES: batch::Limits = batch::Limits {
-    items: 64,
-    calls: 4,
+    items: 512,
+    calls: 2,
     queue: 4_096,
     patience: Duration::from_millis(4_500),
 };
@@ -105,7 +107,7 @@ struct Inner {
 #[derive(Debug)]
 struct Line {
     reads: Batcher<LinkKey, Item<Resolved>, Error>,
-    creates: Batcher<NewLink, Item<Created>, Error>,
+    creates: Batcher<Arc<NewLink>, Item<Created>, Error>,
 }
 
 impl Shards {
@@ -160,9 +162,9 @@ impl Shards {
     ///
     /// # Errors
     /// If the owner cannot be asked, or refuses; see [`Error::Unavailable`].
-    pub async fn create(&self, link: &NewLink) -> Result<Created, Error> {
+    pub async fn create(&self, link: &Arc<NewLink>) -> Result<Created, Error> {
         self.at_owner(link.key.slug.prefix(), |shard| {
-            let ask = self.0.lines[shard.get()].creates.ask(link.clone());
+            let ask = self.0.lines[shard.get()].creates.ask(Arc::clone(link));
             async move { Ok(ask.await?) }
         })
         .await

@@ -1,5 +1,6 @@
 //! `POST /api/v1/links`: from what is asked for to a stored link.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -88,22 +89,22 @@ impl Wanted {
         }
     }
 
-    fn at(&self, slug: Slug, kind: SlugKind, create_id: CreateId) -> NewLink {
+    fn at(self, slug: Slug, kind: SlugKind) -> NewLink {
         NewLink {
             key: LinkKey {
                 domain: DomainId::MAIN,
                 slug,
             },
             kind,
-            create_id,
-            long_url: self.long_url.clone(),
+            create_id: CreateId(Uuid::new_v4()),
+            long_url: self.long_url,
             redirect_status: self.redirect_status,
-            tenant: self.tenant.clone(),
+            tenant: self.tenant,
             valid_since: self.valid_since,
             valid_until: self.valid_until,
             max_visits: None,
-            title: self.title.clone(),
-            tags: self.tags.clone(),
+            title: self.title,
+            tags: self.tags,
             forward_query: self.forward_query,
             password_hash: None,
         }
@@ -151,10 +152,9 @@ impl Request {
 }
 
 /// Stores a link under its alias, or under the first minted slug that is free.
-pub(super) async fn place(api: &Api, wanted: Wanted) -> Result<Link, Problem> {
-    let create_id = CreateId(Uuid::new_v4());
-    if let Some(alias) = wanted.alias.clone() {
-        let new = wanted.at(alias, SlugKind::Alias, create_id);
+pub(super) async fn place(api: &Api, mut wanted: Wanted) -> Result<Link, Problem> {
+    if let Some(alias) = wanted.alias.take() {
+        let new = Arc::new(wanted.at(alias, SlugKind::Alias));
         let stamp = api.lookup().stamp(&new.key);
         return match api.lookup().shards.create(&new).await? {
             Created::Conflict => Err(Problem::alias_taken()),
@@ -164,9 +164,8 @@ pub(super) async fn place(api: &Api, wanted: Wanted) -> Result<Link, Problem> {
             }
         };
     }
+    let mut new = Arc::new(wanted.at(minted(api).await?, SlugKind::Minted));
     for _ in 0..MINT_TRIES {
-        let slug = api.0.keys.take().await.ok_or_else(Problem::no_keys)?;
-        let new = wanted.at(slug, SlugKind::Minted, create_id);
         let stamp = api.lookup().stamp(&new.key);
         match api.lookup().shards.create(&new).await? {
             Created::Created(link) => {
@@ -175,11 +174,18 @@ pub(super) async fn place(api: &Api, wanted: Wanted) -> Result<Link, Problem> {
                 drop(api.lookup().write_through(&link, stamp));
                 return Ok(*link);
             }
-            Created::Conflict => api.lookup().metrics.key_conflict(),
+            Created::Conflict => {
+                api.lookup().metrics.key_conflict();
+                Arc::make_mut(&mut new).key.slug = minted(api).await?;
+            }
         }
     }
     tracing::error!("several minted slugs in a row were taken, keygen repeats itself");
     Err(Problem::no_keys())
+}
+
+async fn minted(api: &Api) -> Result<Slug, Problem> {
+    api.0.keys.take().await.ok_or_else(Problem::no_keys)
 }
 
 /// The instant that relative times count from. Expiry itself is judged by the

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tonic::{Code, Request, Status};
 use waypost_domain::{Epoch, Link, LinkKey, NewLink, ShardId, signature::KeyRing};
 use waypost_proto::link as message;
@@ -26,6 +27,10 @@ const READ_DEADLINE: Duration = Duration::from_millis(700);
 
 /// For one try of a write, which waits for a commit.
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Of the texts of the links of one call: a call stays below 1 MiB with what is sent
+/// around them, which is less than 256 bytes a link.
+const MAX_CALL_BYTES: usize = 768 * 1024;
 
 /// A node that could not be reached is passed over for so long while another is
 /// there, so that a lost node costs the budget of retries a few a second, and not
@@ -147,11 +152,25 @@ impl Peer {
         })
     }
 
-    pub(super) async fn create(&self, links: Vec<NewLink>) -> Result<Vec<Item<Created>>, Error> {
+    /// Creates many links with one call, or with as many as keep each small.
+    pub(super) async fn create(
+        &self,
+        links: Vec<Arc<NewLink>>,
+    ) -> Result<Vec<Item<Created>>, Error> {
+        let calls = parcels(&links).into_iter().map(|parcel| async move {
+            let created = self.create_parcel(parcel).await;
+            created.unwrap_or_else(|error| {
+                let failed = || Item::Failed(error.clone());
+                std::iter::repeat_with(failed).take(parcel.len()).collect()
+            })
+        });
+        Ok(join_all(calls).await.into_iter().flatten().collect())
+    }
+
+    async fn create_parcel(&self, links: &[Arc<NewLink>]) -> Result<Vec<Item<Created>>, Error> {
         use create_outcome::Outcome;
-        let count = links.len();
         let request = CreateBatchRequest {
-            links: links.iter().map(message::NewLink::from).collect(),
+            links: links.iter().map(|link| (&**link).into()).collect(),
         };
         let (_, response) = self
             .call(
@@ -161,7 +180,7 @@ impl Peer {
                 |mut client, request| async move { client.create_batch(request).await },
             )
             .await?;
-        if response.outcomes.len() != count {
+        if response.outcomes.len() != links.len() {
             return Err(refused("an answer of another length"));
         }
         let created = |outcome| {
@@ -318,6 +337,27 @@ fn is_unreachable(code: Code) -> bool {
             | Code::Unknown
             | Code::Aborted
     )
+}
+
+/// Splits links into stretches of which each fits into one call.
+fn parcels(links: &[Arc<NewLink>]) -> Vec<&[Arc<NewLink>]> {
+    let (mut parcels, mut first, mut bytes) = (Vec::new(), 0, 0);
+    for (at, link) in links.iter().enumerate() {
+        let size = text_bytes(link);
+        if at > first && bytes + size > MAX_CALL_BYTES {
+            parcels.push(&links[first..at]);
+            (first, bytes) = (at, 0);
+        }
+        bytes += size;
+    }
+    parcels.push(&links[first..]);
+    parcels
+}
+
+fn text_bytes(link: &NewLink) -> usize {
+    let tags: usize = link.tags.iter().map(String::len).sum();
+    let title = link.title.as_ref().map_or(0, String::len);
+    link.long_url.as_str().len() + link.tenant.len() + title + tags
 }
 
 fn code_label(code: Code) -> &'static str {

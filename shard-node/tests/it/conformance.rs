@@ -25,6 +25,7 @@ macro_rules! conformance {
             outcomes_come_in_the_order_of_the_items
             a_repeated_create_makes_no_second_link
             a_slug_of_another_create_is_a_conflict
+            a_batch_with_taken_slugs_and_retries_stores_the_others
             the_same_slug_twice_in_a_batch_is_stored_once
             an_update_changes_what_it_names_and_nothing_else
             an_update_of_a_wrong_version_changes_nothing
@@ -140,6 +141,25 @@ pub(crate) async fn a_slug_of_another_create_is_a_conflict(database: &impl Datab
         assert_eq!(outcomes, [Created::Conflict]);
         let read = session.resolve_batch(&[key("cc000001")]).await.unwrap();
         assert_eq!(read, [Resolved::Found(Box::new(first))]);
+        database.execute("DELETE FROM links").await;
+    }
+}
+
+pub(crate) async fn a_batch_with_taken_slugs_and_retries_stores_the_others(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    for kind in [minted, alias] {
+        let again = kind("ee000002");
+        let first = create(&mut session, &again).await;
+        create(&mut session, &kind("ee000003")).await;
+        let batch = [kind("ee000001"), again, kind("ee000003"), kind("ee000004")];
+        let outcomes = session.create_batch(&batch).await.unwrap();
+        assert_eq!(stored(&outcomes[0]).create_id, batch[0].create_id);
+        assert_eq!(stored(&outcomes[1]), first);
+        assert_eq!(outcomes[2], Created::Conflict);
+        assert_eq!(stored(&outcomes[3]).create_id, batch[3].create_id);
+        assert_eq!(database.count("SELECT count(*) FROM links").await, 4);
         database.execute("DELETE FROM links").await;
     }
 }

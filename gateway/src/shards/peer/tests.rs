@@ -4,28 +4,34 @@ use std::pin::Pin;
 
 use futures_util::Stream;
 use prometheus::Registry;
+use prost::Message as _;
 use tonic::Response;
-use waypost_domain::{DomainId, Slug};
+use uuid::Uuid;
+use waypost_domain::{CreateId, DomainId, LongUrl, RedirectStatus, Slug, SlugKind};
 use waypost_proto::link::link_service_server::{LinkService, LinkServiceServer};
 use waypost_proto::link::{
-    Absent, CreateBatchResponse, ResolveBatchResponse, ResolveOutcome, WatchEvent, WatchRequest,
+    Absent, CreateBatchResponse, CreateOutcome, Failure, ResolveBatchResponse, ResolveOutcome,
+    WatchEvent, WatchRequest,
 };
 
 use super::*;
 
 /// Knows no links, says so as a primary or a replica does, and counts how often.
+/// Refuses each create by its slug.
 #[derive(Clone)]
 struct Node {
     from_primary: bool,
     asked: Arc<AtomicUsize>,
+    /// The bytes of the largest call with creates.
+    largest: Arc<AtomicUsize>,
 }
 
 impl Node {
     fn new(from_primary: bool) -> Self {
-        let asked = Arc::default();
         Self {
             from_primary,
-            asked,
+            asked: Arc::default(),
+            largest: Arc::default(),
         }
     }
 
@@ -52,9 +58,21 @@ impl LinkService for Node {
 
     async fn create_batch(
         &self,
-        _: Request<CreateBatchRequest>,
+        request: Request<CreateBatchRequest>,
     ) -> Result<Response<CreateBatchResponse>, Status> {
-        Err(Status::unimplemented("reads only"))
+        let request = request.into_inner();
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.largest
+            .fetch_max(request.encoded_len(), Ordering::Relaxed);
+        let refused = |link: message::NewLink| CreateOutcome {
+            outcome: Some(create_outcome::Outcome::Failed(Failure {
+                reason: link.slug,
+                retry: false,
+            })),
+        };
+        Ok(Response::new(CreateBatchResponse {
+            outcomes: request.links.into_iter().map(refused).collect(),
+        }))
     }
 
     async fn update(&self, _: Request<UpdateRequest>) -> Result<Response<WriteResponse>, Status> {
@@ -112,4 +130,54 @@ async fn an_absence_is_none_while_only_replicas_can_be_asked() {
         let is_unconfirmed = matches!(item, Item::Failed(Error::Unconfirmed));
         assert!(is_unconfirmed, "{item:?}");
     }
+}
+
+/// As large as a link can be.
+fn largest_link(number: usize) -> Arc<NewLink> {
+    let url = format!("https://example.com/{}", "a".repeat(8_000));
+    Arc::new(NewLink {
+        key: LinkKey {
+            domain: DomainId::MAIN,
+            slug: Slug::parse(&format!("aa{number:06}")).unwrap(),
+        },
+        kind: SlugKind::Minted,
+        create_id: CreateId(Uuid::from_u128(number as u128)),
+        long_url: LongUrl::parse(&url).unwrap(),
+        redirect_status: RedirectStatus::Found,
+        tenant: "t".repeat(64),
+        valid_since: None,
+        valid_until: None,
+        max_visits: None,
+        title: Some("t".repeat(512)),
+        tags: vec!["t".repeat(64); 20],
+        forward_query: true,
+        password_hash: None,
+    })
+}
+
+#[tokio::test]
+async fn many_large_creates_go_out_in_calls_below_a_mebibyte_and_are_answered_in_order() {
+    let nodes = [Node::new(true)];
+    let peer = peer(&nodes);
+    let links: Vec<_> = (0..512).map(largest_link).collect();
+    let answers = peer.create(links.clone()).await.unwrap();
+    assert_eq!(answers.len(), links.len());
+    for (answer, link) in answers.iter().zip(&links) {
+        let Item::Failed(Error::Refused(reason)) = answer else {
+            panic!("not refused: {answer:?}");
+        };
+        assert_eq!(**reason, *link.key.slug.as_str());
+    }
+    let [node] = nodes;
+    assert!(node.largest.load(Ordering::Relaxed) <= 1024 * 1024);
+    assert!((5..=8).contains(&node.asked.load(Ordering::Relaxed)));
+    // Small ones travel together.
+    let url = LongUrl::parse("https://example.com/").unwrap();
+    let small = links.into_iter().map(|mut link| {
+        Arc::make_mut(&mut link).long_url = url.clone();
+        link
+    });
+    node.asked.store(0, Ordering::Relaxed);
+    peer.create(small.take(256).collect()).await.unwrap();
+    assert_eq!(node.asked.load(Ordering::Relaxed), 1);
 }

@@ -1,12 +1,13 @@
 //! Many creates, one statement, one commit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use waypost_domain::{Link, LinkKey, NewLink, Prefix, SlugKind};
 
-use super::{PostgresSession, link_columns, owner_at, rows};
+use super::rows::{self, Taken};
+use super::{PostgresSession, link_columns, owner_at};
 use crate::store::rules::{self, OnExisting};
 use crate::store::{Created, Error, PrefixOwner};
 
@@ -26,7 +27,12 @@ pub(super) async fn batch(
         // All processes take locks in one order, so that none waits in a circle.
         // The sort is stable: of two with one slug the first comes first.
         items.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
-        isolated(session, &items, &mut outcomes).await?;
+        let taken = match kind {
+            // Unique by construction: only a retry meets its own row.
+            SlugKind::Minted => Taken::Never,
+            SlugKind::Alias => Taken::Perhaps,
+        };
+        isolated(session, &items, taken, &mut outcomes).await?;
     }
     let complete: Option<Vec<Created>> = outcomes.into_iter().collect();
     complete.ok_or(Error::Damaged("outcome"))
@@ -37,12 +43,17 @@ pub(super) async fn batch(
 async fn isolated(
     session: &mut PostgresSession,
     items: &[(usize, &NewLink)],
+    taken: Taken,
     outcomes: &mut [Option<Created>],
 ) -> Result<(), Error> {
     let mut parts = vec![items];
     while let Some(part) = parts.pop() {
         let links: Vec<&NewLink> = part.iter().map(|(_, link)| *link).collect();
-        match group(session, &links).await {
+        let mut created = group(session, &links, taken).await;
+        if matches!(&created, Err(error) if taken == Taken::Never && is_taken(error)) {
+            created = group(session, &links, Taken::Perhaps).await;
+        }
+        match created {
             Ok(created) => {
                 for ((at, _), outcome) in part.iter().zip(created) {
                     outcomes[*at] = Some(outcome);
@@ -65,7 +76,11 @@ async fn isolated(
 }
 
 /// Creates items of one kind, sorted by key, in one transaction.
-async fn group(session: &mut PostgresSession, items: &[&NewLink]) -> Result<Vec<Created>, Error> {
+async fn group(
+    session: &mut PostgresSession,
+    items: &[&NewLink],
+    taken: Taken,
+) -> Result<Vec<Created>, Error> {
     if items.is_empty() {
         return Ok(Vec::new());
     }
@@ -108,21 +123,18 @@ async fn group(session: &mut PostgresSession, items: &[&NewLink]) -> Result<Vec<
         link.signature = key_ring.sign(&link);
         fresh.push(link);
     }
-    let inserted: HashSet<(i32, String)> = rows::insert(&mut tx, &fresh.iter().collect::<Vec<_>>())
+    let inserted = rows::insert(&mut tx, &fresh, taken).await?;
+    if inserted == items.len() as u64 {
+        // All are new, as all but the retries of minted ones are.
+        tx.commit().await?;
+        return Ok(fresh.into_iter().map(stored).collect());
+    }
+    // What has just been inserted is met as the repeat of itself.
+    let mut present: HashMap<LinkKey, Link> = existing(&mut tx, &fresh)
         .await?
-        .into_iter()
-        .collect();
-    let is_inserted =
-        |key: &LinkKey| inserted.contains(&(rows::domain(key), key.slug.as_str().to_owned()));
-    let (new_rows, taken): (Vec<Link>, Vec<Link>) =
-        fresh.into_iter().partition(|link| is_inserted(&link.key));
-    let mut present: HashMap<LinkKey, Link> = new_rows
         .into_iter()
         .map(|link| (link.key.clone(), link))
         .collect();
-    for link in existing(&mut tx, &taken).await? {
-        present.insert(link.key.clone(), link);
-    }
 
     let mut outcomes = Vec::with_capacity(items.len());
     for new in items {
@@ -134,10 +146,7 @@ async fn group(session: &mut PostgresSession, items: &[&NewLink]) -> Result<Vec<
                 return Err(Error::Damaged("links"));
             };
             match rules::on_existing(row, new, owner.epoch, now) {
-                OnExisting::Repeat => Created::Stored {
-                    link: Box::new(row.clone()),
-                    replaced: false,
-                },
+                OnExisting::Repeat => stored(row.clone()),
                 OnExisting::Conflict => Created::Conflict,
                 OnExisting::Recreate(mut link) => {
                     link.signature = key_ring.sign(&link);
@@ -155,7 +164,18 @@ async fn group(session: &mut PostgresSession, items: &[&NewLink]) -> Result<Vec<
     Ok(outcomes)
 }
 
-/// Reads and locks the rows that were there before.
+fn is_taken(error: &Error) -> bool {
+    matches!(error, Error::Data(sqlx::Error::Database(error)) if error.is_unique_violation())
+}
+
+fn stored(link: Link) -> Created {
+    Created::Stored {
+        link: Box::new(link),
+        replaced: false,
+    }
+}
+
+/// Reads and locks the rows of these links, whoever made them.
 async fn existing(tx: &mut PgConnection, taken: &[Link]) -> Result<Vec<Link>, Error> {
     if taken.is_empty() {
         return Ok(Vec::new());

@@ -54,18 +54,22 @@ pub(super) fn timestamp(at: OffsetDateTime) -> Result<Timestamp, Error> {
         .ok_or(Error::Damaged("time"))
 }
 
-/// Inserts links whose slugs have no row yet; gives the keys of those it did.
-pub(super) async fn insert(
-    tx: &mut PgConnection,
-    links: &[&Link],
-) -> Result<Vec<(i32, String)>, Error> {
-    fn column<T>(links: &[&Link], of: impl Fn(&Link) -> T) -> Vec<T> {
-        links.iter().map(|link| of(link)).collect()
-    }
-    let at = Timestamp::to_offset_date_time;
-    let inserted = sqlx::query_as(
-        "-- shard.insert
-         INSERT INTO links AS l (domain, slug, link_id, long_url, redirect_status, tenant, state,
+/// Whether slugs that are to be inserted may have a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// One that has fails the statement, and nothing is inserted.
+    Never,
+    /// Those that have are passed over, which costs all others a second search of
+    /// the index.
+    Perhaps,
+}
+
+/// With what follows the rows that are inserted.
+macro_rules! insert {
+    ($tail:literal) => {
+        concat!(
+            "-- shard.insert
+         INSERT INTO links (domain, slug, link_id, long_url, redirect_status, tenant, state,
             version, created_at, updated_at, valid_since, valid_until, max_visits, title, tags,
             forward_query, password_hash, create_id, source, signature)
          SELECT n.domain, n.slug, n.link_id, n.long_url, n.redirect_status, n.tenant, n.state,
@@ -78,35 +82,52 @@ pub(super) async fn insert(
             $16::boolean[], $17::text[], $18::uuid[], $19::bytea[], $20::bytea[])
          AS n(domain, slug, link_id, long_url, redirect_status, tenant, state, version, created_at,
             updated_at, valid_since, valid_until, max_visits, title, tags, forward_query,
-            password_hash, create_id, source, signature)
-         ON CONFLICT DO NOTHING
-         RETURNING l.domain, l.slug",
-    )
-    .bind(column(links, |link| domain(&link.key)))
-    .bind(column(links, |link| link.key.slug.to_string()))
-    .bind(column(links, |link| link.id.0))
-    .bind(column(links, |link| link.long_url.to_string()))
-    .bind(column(links, |link| {
-        link.redirect_status.code().cast_signed()
-    }))
-    .bind(column(links, |link| link.tenant.clone()))
-    .bind(column(links, |link| link.state as i16))
-    .bind(column(links, |link| link.version.get().cast_signed()))
-    .bind(column(links, |link| at(link.created_at)))
-    .bind(column(links, |link| at(link.updated_at)))
-    .bind(column(links, |link| link.valid_since.map(at)))
-    .bind(column(links, |link| link.valid_until.map(at)))
-    .bind(column(links, |link| link.max_visits.map(u64::cast_signed)))
-    .bind(column(links, |link| link.title.clone()))
-    .bind(column(links, |link| array_literal(&link.tags)))
-    .bind(column(links, |link| link.forward_query))
-    .bind(column(links, |link| link.password_hash.clone()))
-    .bind(column(links, |link| link.create_id.0))
-    .bind(column(links, |link| link.source.clone()))
-    .bind(column(links, |link| link.signature.to_vec()))
-    .fetch_all(tx)
-    .await?;
-    Ok(inserted)
+            password_hash, create_id, source, signature)",
+            $tail
+        )
+    };
+}
+
+/// Inserts links; says how many.
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    links: &[Link],
+    taken: Taken,
+) -> Result<u64, Error> {
+    fn column<'a, T>(links: &'a [Link], of: impl Fn(&'a Link) -> T) -> Vec<T> {
+        links.iter().map(of).collect()
+    }
+    let at = Timestamp::to_offset_date_time;
+    let statement = match taken {
+        Taken::Never => insert!(""),
+        Taken::Perhaps => insert!(" ON CONFLICT DO NOTHING"),
+    };
+    let inserted = sqlx::query(statement)
+        .bind(column(links, |link| domain(&link.key)))
+        .bind(column(links, |link| link.key.slug.as_str()))
+        .bind(column(links, |link| link.id.0))
+        .bind(column(links, |link| link.long_url.as_str()))
+        .bind(column(links, |link| {
+            link.redirect_status.code().cast_signed()
+        }))
+        .bind(column(links, |link| link.tenant.as_str()))
+        .bind(column(links, |link| link.state as i16))
+        .bind(column(links, |link| link.version.get().cast_signed()))
+        .bind(column(links, |link| at(link.created_at)))
+        .bind(column(links, |link| at(link.updated_at)))
+        .bind(column(links, |link| link.valid_since.map(at)))
+        .bind(column(links, |link| link.valid_until.map(at)))
+        .bind(column(links, |link| link.max_visits.map(u64::cast_signed)))
+        .bind(column(links, |link| link.title.as_deref()))
+        .bind(column(links, |link| array_literal(&link.tags)))
+        .bind(column(links, |link| link.forward_query))
+        .bind(column(links, |link| link.password_hash.as_deref()))
+        .bind(column(links, |link| link.create_id.0))
+        .bind(column(links, |link| link.source.as_deref()))
+        .bind(column(links, |link| &link.signature[..]))
+        .execute(tx)
+        .await?;
+    Ok(inserted.rows_affected())
 }
 
 /// Puts a link in the place of its former self, and notes what others must hear:

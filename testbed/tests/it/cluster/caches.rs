@@ -160,6 +160,19 @@ fn a_missing_slug_is_asked_at_the_shard_once_in_a_while_and_a_create_ends_that()
 }
 
 #[test]
+fn a_create_takes_the_place_of_an_absence_by_itself() {
+    let cluster = without_memory();
+    let (user, inside) = (User::of(cluster, 0), Inside::of(cluster));
+    let name = "absent-for-ever";
+    // One that does not end: nothing but the create can take its place.
+    inside.set(name, &cache::encode_absent(&key(name)));
+    let body = json!({ "longUrl": "https://example.com/now", "alias": name });
+    let created = user.send("POST", "/api/v1/links", Some(&body));
+    assert_eq!(created.status(), 201);
+    wait_until("redis has the link", || inside.held_link(name).is_some());
+}
+
+#[test]
 fn visitors_of_a_link_that_is_in_no_cache_share_one_call_to_its_shard() {
     const VISITORS: usize = 40;
     let cluster = small().proxied(Link::ShardNodes).start().unwrap();
