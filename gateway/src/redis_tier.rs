@@ -54,7 +54,10 @@ impl RedisTier {
     /// by a shard.
     pub(crate) async fn get(&self, key: &LinkKey) -> Held {
         let (result, held) = self.0.get(key).await;
-        self.0.metrics.cache("redis", result);
+        match held {
+            Held::Link(_) => self.0.metrics.redis_hit(),
+            _ => self.0.metrics.cache("redis", result),
+        }
         held
     }
 
