@@ -225,7 +225,11 @@ mod tests {
         };
         let batcher: Batcher<u32, u32, ()> =
             Batcher::start(limits, |_| std::future::pending::<Result<Vec<u32>, ()>>());
-        let (called, queued) = tokio::join!(batcher.ask(1), batcher.ask(2));
+        let both = async { tokio::join!(batcher.ask(1), batcher.ask(2)) };
+        // Far beyond the patience of either, for a machine that has no time.
+        let (called, queued) = tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .expect("in time");
         assert!(matches!(called, Err(Error::Late)));
         assert!(matches!(queued, Err(Error::Late)));
     }
