@@ -16,8 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
-        // A URL goes from the wire into an HTTP header without being copied.
-        .bytes(".waypost.link.v1.Link.long_url")
+        // They are parts of the answer that they came in until they have been checked, and
+        // not each a piece of memory of its own.
+        .bytes(".waypost.link.v1.Link")
         .compile_fds(descriptors)?;
     Ok(())
 }

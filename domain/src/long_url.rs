@@ -83,9 +83,25 @@ impl LongUrl {
         Ok(Self(canonical.into_boxed_str()))
     }
 
+    /// Takes what [`LongUrl::parse`] once made, out of a row, a message or a cache; `None`
+    /// if the text cannot be that. Parsing it again would find the same at many times the
+    /// cost: that it is a shard's word is for the link's signature to say.
+    #[must_use]
+    pub fn from_canonical(text: String) -> Option<Self> {
+        let is_web = text.starts_with("https://") || text.starts_with("http://");
+        let is_sendable = text.bytes().all(|byte| byte.is_ascii_graphic());
+        (is_web && is_sendable && text.len() <= Self::MAX_LEN).then(|| Self(text.into()))
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<LongUrl> for String {
+    fn from(url: LongUrl) -> Self {
+        url.0.into()
     }
 }
 
@@ -150,6 +166,30 @@ mod tests {
         // Grows beyond the limit only when it is percent-encoded.
         let wide = format!("https://example.com/{}", "ä".repeat(4 * 1024 - 20));
         assert_eq!(refused(&wide), "url_too_long");
+    }
+
+    #[test]
+    fn what_was_parsed_once_is_taken_as_it_is_and_what_cannot_have_been_is_not() {
+        for text in [
+            "https://example.com/ä?q=ö#ü",
+            "http://b\u{fc}cher.example",
+            "http://[::1]:8080/a b'\"<>\\^`{|}",
+        ] {
+            let parsed = LongUrl::parse(text).unwrap();
+            let again = LongUrl::from_canonical(parsed.to_string());
+            assert_eq!(again, Some(parsed));
+        }
+        let long = format!("https://example.com/{}", "a".repeat(LongUrl::MAX_LEN));
+        for text in [
+            "javascript:alert(1)",
+            "ftp://example.com/",
+            "https://example.com/\r\nSet-Cookie: a=b",
+            "https://example.com/\u{e4}",
+            "https://example.com/a b",
+            &long,
+        ] {
+            assert_eq!(LongUrl::from_canonical(text.to_owned()), None, "{text}");
+        }
     }
 
     #[test]

@@ -146,6 +146,12 @@ impl<'a> SlugRef<'a> {
     }
 }
 
+impl From<Slug> for String {
+    fn from(slug: Slug) -> Self {
+        slug.0.into()
+    }
+}
+
 impl From<SlugRef<'_>> for Slug {
     fn from(slug: SlugRef<'_>) -> Self {
         Self(slug.0.into())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 /// Bounds of one batcher.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +38,12 @@ pub enum Error<E> {
     Call(E),
 }
 
-type Waiting<I, O, E> = (I, oneshot::Sender<Result<O, E>>);
+#[derive(Debug)]
+struct Waiting<I, O, E> {
+    item: I,
+    deadline: Instant,
+    answer: oneshot::Sender<Result<O, Error<E>>>,
+}
 
 /// Cheap to clone. Its task ends with the last clone.
 #[derive(Debug)]
@@ -81,17 +87,21 @@ where
     /// If the queue is full, or the call that carried the item failed.
     pub async fn ask(&self, item: I) -> Result<O, Error<E>> {
         let (answer, answered) = oneshot::channel();
+        let waiting = Waiting {
+            item,
+            deadline: Instant::now() + self.patience,
+            answer,
+        };
         self.queue
-            .try_send((item, answer))
+            .try_send(waiting)
             .map_err(|refused| match refused {
                 mpsc::error::TrySendError::Full(_) => Error::QueueFull,
                 mpsc::error::TrySendError::Closed(_) => Error::Ending,
             })?;
-        tokio::time::timeout(self.patience, answered)
-            .await
-            .map_err(|_| Error::Late)?
-            .map_err(|_| Error::Ending)?
-            .map_err(Error::Call)
+        // No timer of its own, which would cost more than its share of the call: a call
+        // ends by the deadline of the first of its items, and those are taken in turn. So
+        // whoever is late finds a free line, and is told.
+        answered.await.map_err(|_| Error::Ending)?
     }
 }
 
@@ -116,18 +126,33 @@ async fn gather<I, O, E, C, F>(
         if waiting.recv_many(&mut batch, limits.items).await == 0 {
             return;
         }
-        // Who has given up must not cost the shard anything.
-        batch.retain(|(_, answer)| !answer.is_closed());
-        if batch.is_empty() {
-            continue;
+        let now = Instant::now();
+        let (mut items, mut answers) = (Vec::new(), Vec::new());
+        let mut deadline = None;
+        for waiting in batch {
+            // Who has given up must not cost the shard anything.
+            if waiting.answer.is_closed() {
+                continue;
+            }
+            if waiting.deadline <= now {
+                let _ = waiting.answer.send(Err(Error::Late));
+                continue;
+            }
+            deadline.get_or_insert(waiting.deadline);
+            items.push(waiting.item);
+            answers.push(waiting.answer);
         }
+        let Some(deadline) = deadline else { continue };
         let call = Arc::clone(&call);
         tokio::spawn(async move {
-            let (items, answers): (Vec<I>, Vec<_>) = batch.into_iter().unzip();
-            match call(items).await {
+            let result = match timeout_at(deadline, call(items)).await {
+                Ok(result) => result.map_err(Error::Call),
+                Err(_) => Err(Error::Late),
+            };
+            // An asker may have given up meanwhile.
+            match result {
                 Ok(outputs) => {
                     for (output, answer) in outputs.into_iter().zip(answers) {
-                        // The asker may have given up meanwhile.
                         let _ = answer.send(Ok(output));
                     }
                 }
@@ -200,7 +225,11 @@ mod tests {
         };
         let batcher: Batcher<u32, u32, ()> =
             Batcher::start(limits, |_| std::future::pending::<Result<Vec<u32>, ()>>());
-        let (called, queued) = tokio::join!(batcher.ask(1), batcher.ask(2));
+        let both = async { tokio::join!(batcher.ask(1), batcher.ask(2)) };
+        // Far beyond the patience of either, for a machine that has no time.
+        let (called, queued) = tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .expect("in time");
         assert!(matches!(called, Err(Error::Late)));
         assert!(matches!(queued, Err(Error::Late)));
     }

@@ -42,9 +42,9 @@ impl Fetcher {
     }
 
     /// Asks Redis, else the shard, unless somebody is doing so already.
-    pub(crate) async fn fetch(&self, key: &LinkKey) -> Fetched {
+    pub(crate) async fn fetch(&self, key: &Arc<LinkKey>) -> Fetched {
         let depart = || {
-            let (parts, key) = (Arc::clone(&self.0), key.clone());
+            let (parts, key) = (Arc::clone(&self.0), Arc::clone(key));
             async move { parts.fetch(&key).await }
         };
         self.0.flights.join(key, depart).await
@@ -74,7 +74,7 @@ impl Parts {
         &self.freshness[shard.get()]
     }
 
-    async fn fetch(&self, key: &LinkKey) -> Fetched {
+    async fn fetch(&self, key: &Arc<LinkKey>) -> Fetched {
         match self.in_redis(key).await {
             Ok(fetched) => fetched,
             Err(bad) => self
@@ -105,7 +105,7 @@ impl Parts {
 
     async fn at_shard(
         &self,
-        key: &LinkKey,
+        key: &Arc<LinkKey>,
         bad: Option<Vec<u8>>,
     ) -> Result<Fetched, shards::Error> {
         let stamp = self.freshness(key).stamp();

@@ -24,7 +24,7 @@ pub(crate) struct Flights<T>(Arc<Inner<T>>);
 
 #[derive(Debug)]
 struct Inner<T> {
-    stripes: [Mutex<HashMap<LinkKey, Flight<T>>>; STRIPES],
+    stripes: [Mutex<HashMap<Arc<LinkKey>, Flight<T>>>; STRIPES],
     next: AtomicU64,
     joined: IntCounter,
 }
@@ -54,7 +54,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     /// The answer of the trip for this slug that is under way, or of a new one. An
     /// error is an answer, too: it is told to all who wait, and the next to come
     /// tries again.
-    pub(crate) async fn join<F>(&self, key: &LinkKey, depart: impl FnOnce() -> F) -> T
+    pub(crate) async fn join<F>(&self, key: &Arc<LinkKey>, depart: impl FnOnce() -> F) -> T
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -69,7 +69,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                     let number = self.0.next.fetch_add(1, Ordering::Relaxed);
                     let landing = Landing {
                         flights: self.clone(),
-                        key: key.clone(),
+                        key: Arc::clone(key),
                         number,
                     };
                     let trip = depart();
@@ -79,7 +79,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                     };
                     let answer = answer.boxed().shared();
                     if let Some(answer) = answer.downgrade() {
-                        flights.insert(key.clone(), Flight { number, answer });
+                        flights.insert(Arc::clone(key), Flight { number, answer });
                     }
                     answer
                 }
@@ -96,7 +96,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 }
 
 impl<T> Inner<T> {
-    fn stripe(&self, key: &LinkKey) -> MutexGuard<'_, HashMap<LinkKey, Flight<T>>> {
+    fn stripe(&self, key: &LinkKey) -> MutexGuard<'_, HashMap<Arc<LinkKey>, Flight<T>>> {
         let stripe = xxh3_64(key.slug.as_str().as_bytes()) as usize % STRIPES;
         self.stripes[stripe]
             .lock()
@@ -107,7 +107,7 @@ impl<T> Inner<T> {
 /// Takes a trip off the list when it has ended, or nobody waits for it any more.
 struct Landing<T> {
     flights: Flights<T>,
-    key: LinkKey,
+    key: Arc<LinkKey>,
     number: u64,
 }
 
@@ -162,7 +162,7 @@ mod tests {
                 gate.acquire().await.unwrap().forget();
                 outcome(number)
             };
-            self.flights.join(&key(slug), trip).await
+            self.flights.join(&Arc::new(key(slug)), trip).await
         }
 
         fn under_way(&self) -> usize {

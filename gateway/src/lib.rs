@@ -40,6 +40,8 @@ use tokio_util::sync::CancellationToken;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_proto::transport::Transport;
+#[cfg(feature = "cluster")]
+use waypost_runtime::redis::Redis;
 use waypost_runtime::{Error, Process};
 
 use crate::api::{Api, Auth};
@@ -93,6 +95,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     let metrics = Metrics::register(&process.registry)
         .map_err(|error| Error::failed("register metrics", error))?;
+    let workers = Workers::start(process.threads)
+        .map_err(|error| Error::failed("start the threads that serve", error))?;
     let routes = Routes::seeded_by(&parts.map);
     let homes = parts
         .map
@@ -128,7 +132,7 @@ pub async fn run(
         SharedCache::None => Tier::None,
         #[cfg(feature = "cluster")]
         SharedCache::Redis { redis, generation } => Tier::Redis(redis_tier::RedisTier::new(
-            redis,
+            workers.each(redis, Redis::another),
             generation,
             parts.link_keys,
             metrics.clone(),
@@ -154,8 +158,6 @@ pub async fn run(
     };
     let router = Api::new(lookup, keys, parts.auth, parts.analytics, &parts.base_url).router();
 
-    let workers = Workers::start(process.threads)
-        .map_err(|error| Error::failed("start the threads that serve", error))?;
     process.readiness.condition("serving").set(true);
     let served = server::Served { redirects, router };
     server::serve(listener, served, limits, &workers, metrics, process).await;

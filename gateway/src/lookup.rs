@@ -52,11 +52,13 @@ impl Lookup {
     }
 
     /// Finds a link that [`Lookup::held`] does not have.
-    pub async fn find(&self, key: &LinkKey) -> Found {
+    pub async fn find(&self, key: &Arc<LinkKey>) -> Found {
         let freshness = self.freshness(key.slug.borrowed());
         let stale = self.l1.get(key.domain, key.slug.borrowed());
-        self.metrics
-            .cache("l1", if stale.is_some() { "stale" } else { "miss" });
+        match stale {
+            Some(_) => self.metrics.cache("l1", "stale"),
+            None => self.metrics.l1_miss(),
+        }
         match self.fetcher.fetch(key).await {
             Fetched::Link(target) => Found::Link(target, freshness.shard_time(Instant::now())),
             Fetched::Absent => Found::Absent,

@@ -28,7 +28,11 @@ pub struct Metrics {
     requests: HistogramVec,
     /// Of `requests`: found without a look at the labels.
     redirected: [Histogram; REDIRECTS.len()],
+    /// Of `cache`: what nearly every lookup comes to.
     l1_hits: IntCounter,
+    l1_misses: IntCounter,
+    #[cfg(feature = "cluster")]
+    redis_hits: IntCounter,
     cache: IntCounterVec,
     unanswered: IntCounterVec,
     rpcs: HistogramVec,
@@ -80,6 +84,9 @@ impl Metrics {
             redirected: REDIRECTS
                 .map(|code| requests.with_label_values(&["redirect", code.as_str()])),
             l1_hits: cache.with_label_values(&["l1", "hit"]),
+            l1_misses: cache.with_label_values(&["l1", "miss"]),
+            #[cfg(feature = "cluster")]
+            redis_hits: cache.with_label_values(&["redis", "hit"]),
             requests,
             cache,
             // reason: unconfirmed (a replica has no such link, and only the primary may
@@ -189,6 +196,15 @@ impl Metrics {
 
     pub(crate) fn l1_hit(&self) {
         self.l1_hits.inc();
+    }
+
+    pub(crate) fn l1_miss(&self) {
+        self.l1_misses.inc();
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn redis_hit(&self) {
+        self.redis_hits.inc();
     }
 
     pub(crate) fn cache(&self, tier: &str, result: &str) {

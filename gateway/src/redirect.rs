@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -60,10 +61,10 @@ impl Redirects {
         peer: SocketAddr,
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
-        let key = LinkKey {
+        let key = Arc::new(LinkKey {
             domain: DomainId::MAIN,
             slug,
-        };
+        });
         let response = match self.lookup.find(&key).await {
             Found::Link(target, now) => self.link(&target, now, request, peer),
             Found::Absent => refusal(StatusCode::NOT_FOUND, request.headers()),

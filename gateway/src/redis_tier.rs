@@ -12,6 +12,7 @@ use waypost_runtime::redis::{Redis, slot};
 use crate::breaker::{Breakers, Leave};
 use crate::metrics::Metrics;
 use crate::shared_cache::Held;
+use crate::workers::PerThread;
 
 /// How long a link is kept, give or take a tenth so that links that came together
 /// do not leave together.
@@ -32,7 +33,8 @@ pub(crate) struct RedisTier(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    redis: Redis,
+    /// Its answers come back to the thread that asked, and wake no other.
+    redis: PerThread<Redis>,
     generation: u32,
     keys: Arc<KeyRing>,
     breakers: Breakers,
@@ -40,7 +42,12 @@ struct Inner {
 }
 
 impl RedisTier {
-    pub(crate) fn new(redis: Redis, generation: u32, keys: Arc<KeyRing>, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        redis: PerThread<Redis>,
+        generation: u32,
+        keys: Arc<KeyRing>,
+        metrics: Metrics,
+    ) -> Self {
         Self(Arc::new(Inner {
             redis,
             generation,
@@ -54,7 +61,10 @@ impl RedisTier {
     /// by a shard.
     pub(crate) async fn get(&self, key: &LinkKey) -> Held {
         let (result, held) = self.0.get(key).await;
-        self.0.metrics.cache("redis", result);
+        match held {
+            Held::Link(_) => self.0.metrics.redis_hit(),
+            _ => self.0.metrics.cache("redis", result),
+        }
         held
     }
 
@@ -173,7 +183,7 @@ impl Inner {
         leave: Leave<'_>,
         command: &Cmd,
     ) -> Result<T, &'static str> {
-        match self.redis.run(command).await {
+        match self.redis.here().run(command).await {
             Ok(value) => {
                 leave.answered();
                 Ok(value)

@@ -17,10 +17,13 @@ use crate::routing::{Routes, ShardIndex};
 
 pub(crate) use peer::Peer;
 
-/// Reads of one shard: few calls at once, since each carries many slugs.
+/// Reads of one shard. What a read costs is mostly its share of a call and of a
+/// statement, so that few calls with many slugs are cheap, and more calls would only be
+/// smaller ones. Two are enough to keep a shard at work while an answer is on its way:
+/// 2 x 256 slugs in a round trip of 2 ms are 256,000 reads a second of each gateway.
 const READS: batch::Limits = batch::Limits {
     items: 256,
-    calls: 4,
+    calls: 2,
     queue: 8_192,
     // Two tries: who waits longer is answered by what L1 has, or with 503.
     patience: Duration::from_millis(1_500),
@@ -106,7 +109,7 @@ struct Inner {
 /// The batchers of one shard.
 #[derive(Debug)]
 struct Line {
-    reads: Batcher<LinkKey, Item<Resolved>, Error>,
+    reads: Batcher<Arc<LinkKey>, Item<Resolved>, Error>,
     creates: Batcher<Arc<NewLink>, Item<Created>, Error>,
 }
 
@@ -149,9 +152,9 @@ impl Shards {
     ///
     /// # Errors
     /// If the owner cannot be asked.
-    pub async fn resolve(&self, key: &LinkKey) -> Result<Resolved, Error> {
+    pub async fn resolve(&self, key: &Arc<LinkKey>) -> Result<Resolved, Error> {
         self.at_owner(key.slug.prefix(), |shard| {
-            let ask = self.0.lines[shard.get()].reads.ask(key.clone());
+            let ask = self.0.lines[shard.get()].reads.ask(Arc::clone(key));
             async move { Ok(ask.await?) }
         })
         .await

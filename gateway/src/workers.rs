@@ -4,6 +4,10 @@
 //! stays in one core's cache. Threads that share a runtime take each other's tasks and
 //! wake each other for it.
 
+#[cfg(feature = "cluster")]
+mod per_thread;
+
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +15,14 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+
+#[cfg(feature = "cluster")]
+pub(crate) use per_thread::PerThread;
+
+thread_local! {
+    /// Which of them this thread is.
+    static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
+}
 
 /// Ends its threads, and what they serve, when dropped.
 #[derive(Debug)]
@@ -65,7 +77,10 @@ impl Worker {
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()
             .name(format!("http-{index}"))
-            .spawn(move || runtime.block_on(end.cancelled()))?;
+            .spawn(move || {
+                INDEX.set(Some(index));
+                runtime.block_on(end.cancelled());
+            })?;
         Ok(Self {
             runtime: handle,
             tasks: Arc::default(),

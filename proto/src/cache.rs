@@ -5,6 +5,7 @@
 //! let the newer value win; the checksum and the slug within make a damaged or
 //! misplaced value a miss.
 
+use bytes::Bytes;
 use prost::Message as _;
 use waypost_domain::{Link, LinkKey};
 
@@ -66,7 +67,7 @@ pub fn encode_link(link: &Link) -> Vec<u8> {
     let mut message = crate::link::Link::from(link);
     message.title = None;
     message.tags = Vec::new();
-    message.create_id = Vec::new();
+    message.create_id = Bytes::new();
     message.source = None;
     envelope(link.version.get(), entry::Entry::Link(message))
 }
@@ -104,7 +105,7 @@ pub fn decode(expected: &LinkKey, value: &[u8]) -> Result<Entry, Error> {
     match entry {
         entry::Entry::Link(mut link) => {
             // The id of the create is not cached; any will do here.
-            link.create_id = vec![0; 16];
+            link.create_id = Bytes::from_static(&[0; 16]);
             let link = Link::try_from(link).map_err(|_| Error::Damaged)?;
             if link.key != *expected {
                 return Err(Error::Foreign);

@@ -21,15 +21,16 @@ impl From<Invalid> for tonic::Status {
     }
 }
 
-impl From<&Link> for message::Link {
-    fn from(link: &Link) -> Self {
+impl From<Link> for message::Link {
+    fn from(link: Link) -> Self {
+        let bytes = |uuid: Uuid| Bytes::copy_from_slice(uuid.as_bytes());
         Self {
             domain: link.key.domain.0,
-            slug: link.key.slug.to_string(),
-            link_id: link.id.0.as_bytes().to_vec(),
-            long_url: Bytes::copy_from_slice(link.long_url.as_str().as_bytes()),
+            slug: link.key.slug.into(),
+            link_id: bytes(link.id.0),
+            long_url: String::from(link.long_url).into(),
             redirect_status: link.redirect_status.code().into(),
-            tenant: link.tenant.clone(),
+            tenant: link.tenant,
             state: link.state as i32,
             version: link.version.get(),
             created_at_ms: link.created_at.millis(),
@@ -37,14 +38,20 @@ impl From<&Link> for message::Link {
             valid_since_ms: link.valid_since.map(Timestamp::millis),
             valid_until_ms: link.valid_until.map(Timestamp::millis),
             max_visits: link.max_visits,
-            title: link.title.clone(),
-            tags: link.tags.clone(),
+            title: link.title,
+            tags: link.tags,
             forward_query: link.forward_query,
-            password_hash: link.password_hash.clone(),
-            create_id: link.create_id.0.as_bytes().to_vec(),
-            source: link.source.clone(),
-            signature: link.signature.to_vec(),
+            password_hash: link.password_hash,
+            create_id: bytes(link.create_id.0),
+            source: link.source.map(Bytes::from),
+            signature: Bytes::copy_from_slice(&link.signature),
         }
+    }
+}
+
+impl From<&Link> for message::Link {
+    fn from(link: &Link) -> Self {
+        link.clone().into()
     }
 }
 
@@ -55,7 +62,7 @@ impl TryFrom<message::Link> for Link {
         Ok(Self {
             key: key_of(link.domain, &link.slug)?,
             id: LinkId(uuid("link_id", &link.link_id)?),
-            long_url: long_url(&link.long_url)?,
+            long_url: stored_url(&link.long_url)?,
             redirect_status: redirect_status(link.redirect_status)?,
             tenant: link.tenant,
             state: State::from_number(link.state).ok_or(Invalid("state"))?,
@@ -70,8 +77,8 @@ impl TryFrom<message::Link> for Link {
             forward_query: link.forward_query,
             password_hash: link.password_hash,
             create_id: CreateId(uuid("create_id", &link.create_id)?),
-            source: link.source,
-            signature: <[u8; signature::LEN]>::try_from(link.signature)
+            source: link.source.map(Vec::from),
+            signature: <[u8; signature::LEN]>::try_from(&*link.signature)
                 .map_err(|_| Invalid("signature"))?,
         })
     }
@@ -239,6 +246,14 @@ fn long_url(bytes: &[u8]) -> Result<LongUrl, Invalid> {
     std::str::from_utf8(bytes)
         .ok()
         .and_then(|text| LongUrl::parse(text).ok())
+        .ok_or(Invalid("long_url"))
+}
+
+/// Of a link that a shard has stored, whose signature covers it.
+fn stored_url(bytes: &[u8]) -> Result<LongUrl, Invalid> {
+    std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| LongUrl::from_canonical(text.to_owned()))
         .ok_or(Invalid("long_url"))
 }
 

@@ -1,9 +1,10 @@
 //! A handle to a Redis Cluster with the settings that make a lost node an error
 //! within milliseconds instead of a stall of seconds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::cluster::{ClusterClientBuilder, ClusterConfig};
+use redis::cluster::{ClusterClient, ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
@@ -19,10 +20,11 @@ pub struct Times {
     pub overall: Duration,
 }
 
-/// A connection that is shared by all tasks: it pipelines by itself, and more
-/// than one per process is slower. Cheap to clone.
+/// A connection that is shared by all tasks: it pipelines by itself, and more than one
+/// on a runtime is slower. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
+    client: Arc<ClusterClient>,
     connection: ClusterConnection,
     overall: Duration,
 }
@@ -90,11 +92,21 @@ impl Redis {
             .max_retry_wait(10)
             .build()
             .map_err(|error| invalid(error.to_string()))?;
-        let connection = client.get_pending_async_connection_with_config(ClusterConfig::new());
         Ok(Self {
-            connection,
+            connection: pending(&client),
+            client: Arc::new(client),
             overall: times.overall,
         })
+    }
+
+    /// Another connection to the same cluster, which the current runtime keeps.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self {
+            client: Arc::clone(&self.client),
+            connection: pending(&self.client),
+            overall: self.overall,
+        }
     }
 
     /// Runs one command within the overall time.
@@ -109,6 +121,10 @@ impl Redis {
             .map_err(|_| Error::Timeout(self.overall))?
             .map_err(Error::Command)
     }
+}
+
+fn pending(client: &ClusterClient) -> ClusterConnection {
+    client.get_pending_async_connection_with_config(ClusterConfig::new())
 }
 
 impl std::fmt::Debug for Redis {

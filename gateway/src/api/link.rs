@@ -1,5 +1,7 @@
 //! `GET`, `PATCH` and `DELETE /api/v1/links/{slug}`: one link, its owner's view.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -76,7 +78,7 @@ pub(super) async fn show(
 
 /// The link, if it is this tenant's; else it does not exist. 410 for a tombstone.
 pub(super) async fn own_link(api: &Api, tenant: &str, slug: &str) -> Result<Link, Problem> {
-    let Resolved::Found(link, _) = api.lookup().shards.resolve(&key(slug)?).await? else {
+    let Resolved::Found(link, _) = api.lookup().shards.resolve(&Arc::new(key(slug)?)).await? else {
         return Err(Problem::no_such_link());
     };
     if link.tenant != tenant {

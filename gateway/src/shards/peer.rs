@@ -97,14 +97,14 @@ impl Peer {
         Err(refused("a link's signature is wrong"))
     }
 
-    /// Asks for many slugs with one call; a slug that is asked for twice travels
-    /// once.
-    pub(super) async fn resolve(&self, keys: Vec<LinkKey>) -> Result<Vec<Item<Resolved>>, Error> {
-        let mut distinct = keys.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let request = ResolveBatchRequest {
-            keys: distinct.iter().map(message::Key::from).collect(),
+    /// Asks for many slugs with one call. Hardly ever is one among them twice: who
+    /// misses what another is fetching waits for that one.
+    pub(super) async fn resolve(
+        &self,
+        keys: Vec<Arc<LinkKey>>,
+    ) -> Result<Vec<Item<Resolved>>, Error> {
+        let request = || ResolveBatchRequest {
+            keys: keys.iter().map(|key| message::Key::from(&**key)).collect(),
         };
         let (node, response) = self
             .call(
@@ -114,7 +114,7 @@ impl Peer {
                 |mut client, request| async move { client.resolve_batch(request).await },
             )
             .await?;
-        if response.outcomes.len() != distinct.len() {
+        if response.outcomes.len() != keys.len() {
             return Err(refused("an answer of another length"));
         }
         let from_primary = response.from_primary;
@@ -123,9 +123,9 @@ impl Peer {
         }
         Ok(keys
             .iter()
-            .map(|key| {
-                let at = distinct.partition_point(|other| other < key);
-                self.resolved(response.outcomes[at].outcome.clone(), from_primary)
+            .zip(response.outcomes)
+            .map(|(key, answer)| {
+                self.resolved(key, answer.outcome, from_primary)
                     .unwrap_or_else(Item::Failed)
             })
             .collect())
@@ -133,6 +133,7 @@ impl Peer {
 
     fn resolved(
         &self,
+        key: &LinkKey,
         outcome: Option<resolve_outcome::Outcome>,
         from_primary: bool,
     ) -> Result<Item<Resolved>, Error> {
@@ -143,7 +144,13 @@ impl Peer {
             Source::Replica
         };
         Ok(match outcome {
-            Some(Outcome::Found(link)) => Item::Done(Resolved::Found(self.trusted(link)?, source)),
+            Some(Outcome::Found(link)) => {
+                let link = self.trusted(link)?;
+                if link.key != *key {
+                    return Err(refused("another slug's link"));
+                }
+                Item::Done(Resolved::Found(link, source))
+            }
             Some(Outcome::Absent(_)) if from_primary => Item::Done(Resolved::Absent),
             // Only a primary's word is good enough for a 404.
             Some(Outcome::Absent(_)) => Item::Failed(Error::Unconfirmed),
@@ -169,7 +176,7 @@ impl Peer {
 
     async fn create_parcel(&self, links: &[Arc<NewLink>]) -> Result<Vec<Item<Created>>, Error> {
         use create_outcome::Outcome;
-        let request = CreateBatchRequest {
+        let request = || CreateBatchRequest {
             links: links.iter().map(|link| (&**link).into()).collect(),
         };
         let (_, response) = self
@@ -205,7 +212,7 @@ impl Peer {
             .call(
                 "update",
                 WRITE_DEADLINE,
-                request,
+                || request.clone(),
                 |mut client, request| async move { client.update(request).await },
             )
             .await?;
@@ -217,7 +224,7 @@ impl Peer {
             .call(
                 "delete",
                 WRITE_DEADLINE,
-                request,
+                || request.clone(),
                 |mut client, request| async move { client.delete(request).await },
             )
             .await?;
@@ -273,18 +280,17 @@ impl Peer {
         &self,
         rpc: &'static str,
         deadline: Duration,
-        request: Q,
+        request: impl Fn() -> Q,
         run: impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
     ) -> Result<(usize, A), Error>
     where
-        Q: Clone,
         F: Future<Output = Result<tonic::Response<A>, Status>>,
     {
         self.budget.deposit();
         let mut failed = None;
         loop {
             let node = self.pick(failed).ok_or(Error::Unavailable)?;
-            let mut message = Request::new(request.clone());
+            let mut message = Request::new(request());
             message.set_timeout(deadline);
             let call = run(LinkServiceClient::new(self.nodes[node].clone()), message);
             let timer = self.metrics.rpc_timer(rpc);

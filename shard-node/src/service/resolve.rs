@@ -66,7 +66,7 @@ impl<S: LinkStore> Service<S> {
             .into_iter()
             .map(|resolved| {
                 let outcome = match resolved {
-                    Resolved::Found(link) => Outcome::Found((&*link).into()),
+                    Resolved::Found(link) => Outcome::Found((*link).into()),
                     Resolved::Absent => Outcome::Absent(message::Absent {}),
                     Resolved::Moved(owner) => {
                         moves += 1;

@@ -56,7 +56,7 @@ impl TryFrom<Columns> for Link {
                 slug: Slug::parse(&row.slug).map_err(|_| damaged("slug"))?,
             },
             id: LinkId(row.link_id),
-            long_url: LongUrl::parse(&row.long_url).map_err(|_| damaged("long_url"))?,
+            long_url: LongUrl::from_canonical(row.long_url).ok_or(damaged("long_url"))?,
             redirect_status: u32::try_from(row.redirect_status)
                 .ok()
                 .and_then(RedirectStatus::from_code)

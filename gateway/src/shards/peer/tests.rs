@@ -7,7 +7,10 @@ use prometheus::Registry;
 use prost::Message as _;
 use tonic::Response;
 use uuid::Uuid;
-use waypost_domain::{CreateId, DomainId, LongUrl, RedirectStatus, Slug, SlugKind};
+use waypost_domain::{
+    CreateId, DomainId, LinkId, LongUrl, RedirectStatus, Slug, SlugKind, State, Timestamp, Version,
+    signature,
+};
 use waypost_proto::link::link_service_server::{LinkService, LinkServiceServer};
 use waypost_proto::link::{
     Absent, CreateBatchResponse, CreateOutcome, Failure, ResolveBatchResponse, ResolveOutcome,
@@ -16,10 +19,11 @@ use waypost_proto::link::{
 
 use super::*;
 
-/// Knows no links, says so as a primary or a replica does, and counts how often.
+/// Knows one link or none, says so as a primary or a replica does, and counts how often.
 /// Refuses each create by its slug.
 #[derive(Clone)]
 struct Node {
+    link: Option<Link>,
     from_primary: bool,
     asked: Arc<AtomicUsize>,
     /// The bytes of the largest call with creates.
@@ -29,6 +33,7 @@ struct Node {
 impl Node {
     fn new(from_primary: bool) -> Self {
         Self {
+            link: None,
             from_primary,
             asked: Arc::default(),
             largest: Arc::default(),
@@ -47,11 +52,16 @@ impl LinkService for Node {
         request: Request<ResolveBatchRequest>,
     ) -> Result<Response<ResolveBatchResponse>, Status> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let absent = |_| ResolveOutcome {
-            outcome: Some(resolve_outcome::Outcome::Absent(Absent {})),
+        // Whatever it is asked for.
+        let answer = |_| {
+            let found = self.link.as_ref().map(message::Link::from);
+            let found = found.map(resolve_outcome::Outcome::Found);
+            ResolveOutcome {
+                outcome: found.or(Some(resolve_outcome::Outcome::Absent(Absent {}))),
+            }
         };
         Ok(Response::new(ResolveBatchResponse {
-            outcomes: request.into_inner().keys.iter().map(absent).collect(),
+            outcomes: request.into_inner().keys.iter().map(answer).collect(),
             from_primary: self.from_primary,
         }))
     }
@@ -92,10 +102,43 @@ impl LinkService for Node {
 
 fn peer(nodes: &[Node]) -> Peer {
     let id = ShardId::parse("s0").unwrap();
-    let keys = KeyRing::parse(&format!("1:{}", "5a".repeat(32))).unwrap();
     let nodes = nodes.iter().map(Node::transport).collect();
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    Peer::new(id, nodes, Arc::new(keys), metrics)
+    Peer::new(id, nodes, Arc::new(keys()), metrics)
+}
+
+fn keys() -> KeyRing {
+    KeyRing::parse(&format!("1:{}", "5a".repeat(32))).unwrap()
+}
+
+fn signed_link(slug: &str) -> Link {
+    let time = Timestamp::from_millis(1).unwrap();
+    let mut link = Link {
+        key: LinkKey {
+            domain: DomainId::MAIN,
+            slug: Slug::parse(slug).unwrap(),
+        },
+        id: LinkId(Uuid::from_u128(1)),
+        long_url: LongUrl::parse("https://example.com/").unwrap(),
+        redirect_status: RedirectStatus::Found,
+        tenant: "t".to_owned(),
+        state: State::Active,
+        version: Version::first(Epoch::FIRST),
+        created_at: time,
+        updated_at: time,
+        valid_since: None,
+        valid_until: None,
+        max_visits: None,
+        title: None,
+        tags: Vec::new(),
+        forward_query: false,
+        password_hash: None,
+        create_id: CreateId(Uuid::from_u128(2)),
+        source: None,
+        signature: [0; signature::LEN],
+    };
+    link.signature = keys().sign(&link);
+    link
 }
 
 async fn resolve(peer: &Peer) -> Item<Resolved> {
@@ -103,7 +146,7 @@ async fn resolve(peer: &Peer) -> Item<Resolved> {
         domain: DomainId::MAIN,
         slug: Slug::parse("unknown").unwrap(),
     };
-    peer.resolve(vec![key]).await.unwrap().remove(0)
+    peer.resolve(vec![Arc::new(key)]).await.unwrap().remove(0)
 }
 
 #[tokio::test]
@@ -180,4 +223,18 @@ async fn many_large_creates_go_out_in_calls_below_a_mebibyte_and_are_answered_in
     node.asked.store(0, Ordering::Relaxed);
     peer.create(small.take(256).collect()).await.unwrap();
     assert_eq!(node.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_link_is_taken_for_its_own_slug_and_no_other() {
+    let with = |slug| Node {
+        link: Some(signed_link(slug)),
+        ..Node::new(true)
+    };
+    let own = resolve(&peer(&[with("unknown")])).await;
+    let is_found = matches!(own, Item::Done(Resolved::Found(_, Source::Primary)));
+    assert!(is_found, "{own:?}");
+    let other = resolve(&peer(&[with("another")])).await;
+    let is_refused = matches!(other, Item::Failed(Error::Refused(_)));
+    assert!(is_refused, "{other:?}");
 }
