@@ -6,6 +6,7 @@
 //! grow by themselves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
@@ -105,11 +106,13 @@ impl<S: LinkStore, O: Operation<S::Session>> Lane<S, O> {
             receiver,
             held: None,
         }));
+        let live = Arc::new(AtomicUsize::new(0));
         for _ in 0..workers {
             let worker = Worker::<S, O> {
                 store: store.clone(),
                 feed: Arc::clone(&feed),
                 session: None,
+                live: Arc::clone(&live),
                 retry_at: Instant::now(),
                 backoff: RECONNECT_FIRST,
                 batch_items: metrics.batch_items.with_label_values(&[O::NAME]),
@@ -219,6 +222,8 @@ struct Worker<S: LinkStore, O: Operation<S::Session>> {
     store: S,
     feed: SharedFeed<S, O>,
     session: Option<S::Session>,
+    /// Workers of this lane that have a session, idle or at work.
+    live: Arc<AtomicUsize>,
     retry_at: Instant,
     backoff: Duration,
     batch_items: Histogram,
@@ -230,8 +235,11 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
         loop {
             let feed = Arc::clone(&self.feed);
             let next = async { feed.lock().await.next(O::COALESCE).await };
+            // Without a session it can only refuse, and does so faster than those that
+            // have one can serve: it must not take what is theirs.
+            let is_needed = self.session.is_some() || self.live.load(Ordering::Relaxed) == 0;
             let jobs = tokio::select! {
-                jobs = next => jobs,
+                jobs = next, if is_needed => jobs,
                 // Without a request, too, so that the first one finds a session.
                 () = sleep_until(self.retry_at), if self.session.is_none() => {
                     self.connect().await;
@@ -305,18 +313,23 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
             }
             Ok(Err(error)) => {
                 if error.breaks_session() {
-                    self.sessions_lost.inc();
+                    self.lost();
                 } else {
                     self.session = Some(session);
                 }
                 Err(refusal(O::NAME, &error))
             }
             Err(_) => {
-                self.sessions_lost.inc();
+                self.lost();
                 tracing::warn!(operation = O::NAME, "database took too long");
                 Err(Refusal::Deadline)
             }
         }
+    }
+
+    fn lost(&self) {
+        self.sessions_lost.inc();
+        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
     async fn connect(&mut self) {
@@ -332,6 +345,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
             }
         };
         if connected.is_some() {
+            self.live.fetch_add(1, Ordering::Relaxed);
             self.backoff = RECONNECT_FIRST;
             self.retry_at = Instant::now();
         } else {

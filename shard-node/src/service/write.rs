@@ -99,7 +99,11 @@ fn version(version: Option<u64>) -> Result<Option<Version>, Invalid> {
         .transpose()
 }
 
+/// A gateway that does not name its changes does not repeat them either.
 fn change_id(bytes: &[u8]) -> Result<ChangeId, Invalid> {
+    if bytes.is_empty() {
+        return Ok(ChangeId(Uuid::new_v4()));
+    }
     Uuid::from_slice(bytes)
         .map(ChangeId)
         .map_err(|_| Invalid("change_id"))

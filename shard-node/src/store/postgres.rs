@@ -122,10 +122,13 @@ impl LinkStore for PostgresStore {
         let options = match purpose {
             // Who leads talks every 100 ms. A process that is frozen keeps its
             // connection, and with it the lock, unless Postgres ends it.
-            Purpose::Relay => {
-                let idle = [("idle_session_timeout", RELAY_IDLE.as_millis().to_string())];
-                self.request_options().options(idle)
-            }
+            // It does not wait for standbys: what it writes are marks, and one that is
+            // lost costs another application. While no standby answers, it would hang
+            // in its commit, lead no more and let nobody else.
+            Purpose::Relay => self.request_options().options([
+                ("idle_session_timeout", RELAY_IDLE.as_millis().to_string()),
+                ("synchronous_commit", "off".to_owned()),
+            ]),
             // Also at a standby that was promoted behind our back.
             Purpose::Read => {
                 let read_only = [("default_transaction_read_only", "on")];
@@ -412,7 +415,7 @@ impl Session for PostgresSession {
             "-- shard.relay_forget
              DELETE FROM outbox WHERE id IN (
                 SELECT b.id FROM outbox AS b
-                WHERE b.applied_at <= clock_timestamp() - $1 * interval '1 second'
+                WHERE b.applied_at <= now() - $1 * interval '1 second'
                 ORDER BY b.applied_at, b.id LIMIT $2)",
         )
         .bind(age.as_secs_f64())

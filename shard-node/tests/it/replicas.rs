@@ -190,3 +190,30 @@ async fn a_standby_at_the_primarys_address_does_not_speak_as_the_primary() {
     let mut session = as_replica.connect(Purpose::Read).await.unwrap();
     assert!(session.position().await.unwrap().is_standby);
 }
+
+#[tokio::test]
+async fn the_relay_marks_changes_while_no_standby_answers() {
+    let pair = Pair::start().await;
+    let node = pair.node().await;
+    node.edit("stored", "https://example.org/edited")
+        .await
+        .unwrap();
+    let options = PgConnectOptions::from_str(&pair.primary.url(DATABASE)).unwrap();
+    let store = PostgresStore::new(options, shard("s0"), key_ring());
+    node.stop().await;
+    let mut session = store.connect(Purpose::Relay).await.unwrap();
+    to(&pair.standby, Postgres::pause).await;
+    // Two, since the first leaves something to be marked again.
+    for _ in 0..2 {
+        let marked = async {
+            session.reopen(10).await.unwrap();
+            let due = session.oldest(10).await.unwrap();
+            let places: Vec<_> = due.iter().map(|change| change.place).collect();
+            session.acknowledge(&places).await.unwrap();
+            places.len()
+        };
+        let marked = tokio::time::timeout(Duration::from_secs(5), marked).await;
+        assert_eq!(marked, Ok(1), "it waited for a standby");
+    }
+    to(&pair.standby, Postgres::resume).await;
+}
