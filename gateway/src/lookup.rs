@@ -62,7 +62,7 @@ impl Lookup {
         match self.fetcher.fetch(key).await {
             Fetched::Link(target) => Found::Link(target, freshness.shard_time(Instant::now())),
             Fetched::Absent => Found::Absent,
-            Fetched::Unknown(error) => self.last_resort(stale, freshness, error),
+            Fetched::Unknown(error) => self.last_resort(key, freshness, error),
         }
     }
 
@@ -103,14 +103,10 @@ impl Lookup {
     /// The shard cannot be asked: what L1 holds is better than an error, unless it
     /// is too old. It holds the newest version that was ever seen here, so that a
     /// link that is known to be disabled does not come back.
-    fn last_resort(
-        &self,
-        stale: Option<(Arc<Target>, Stamp)>,
-        freshness: &Freshness,
-        error: shards::Error,
-    ) -> Found {
+    fn last_resort(&self, key: &LinkKey, freshness: &Freshness, error: shards::Error) -> Found {
         let now = Instant::now();
-        match stale {
+        // Looked at again: a change may have been told while the shard was asked.
+        match self.l1.get(key.domain, key.slug.borrowed()) {
             Some((target, stamp)) if freshness.trust(stamp, now) != Trust::Expired => {
                 self.metrics.cache("l1", "served_stale");
                 Found::Link(target, freshness.shard_time(now))

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{self, BoxFuture};
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,9 +21,11 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use waypost_domain::{Slug, SlugRef};
@@ -87,6 +89,8 @@ struct Public {
     redirects: Redirects,
     router: Router,
     sampler: Sampler,
+    /// Of the process, not of a serving thread.
+    runtime: Handle,
     draining: AtomicBool,
 }
 
@@ -123,8 +127,13 @@ impl Service<Request<Incoming>> for Connection {
             let Some(span) = span else {
                 return Ok(public.answer(request, peer).await);
             };
-            let answer = public.answer(request, peer).instrument(span.clone());
-            let response = answer.await;
+            let answer = async {
+                match public.answer_held(&request, peer) {
+                    Some(response) => response,
+                    None => public.answer(request, peer).await,
+                }
+            };
+            let response = answer.instrument(span.clone()).await;
             span.record("http.response.status_code", response.status().as_u16());
             Ok(response)
         }))
@@ -147,12 +156,25 @@ impl Public {
                 .answer(slug, &request, peer)
                 .await
                 .map(Either::Left),
-            None => {
-                let Ok(response) = self.router.clone().oneshot(request).await;
-                response.map(Either::Right)
-            }
+            None => self.answer_elsewhere(request).await,
         };
         self.finished(response)
+    }
+
+    /// Answers on the shared runtime what is no redirect: a batch of a megabyte must not
+    /// hold up those whose connections are on this thread.
+    async fn answer_elsewhere(&self, request: Request<Incoming>) -> Response<Body> {
+        let answer = self.runtime.spawn(self.router.clone().oneshot(request));
+        // Who hangs up takes the work along.
+        match AbortOnDropHandle::new(answer).await {
+            Ok(Ok(response)) => response.map(Either::Right),
+            // A panic, which has been reported.
+            Err(_) => {
+                let mut response = Response::new(Either::Left(Full::default()));
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }
+        }
     }
 
     fn finished(&self, mut response: Response<Body>) -> Response<Body> {
@@ -193,6 +215,7 @@ pub(crate) async fn serve(
         redirects: served.redirects,
         router: served.router,
         sampler: process.sampler,
+        runtime: Handle::current(),
         draining: AtomicBool::new(false),
     });
     let connections = Connections {
@@ -270,20 +293,14 @@ impl Connections<'_> {
         let Ok(stream) = stream.into_std() else {
             return;
         };
-        self.open.fetch_add(1, Ordering::Relaxed);
-        self.metrics.connection_opened();
-        let (open, closed) = (Arc::clone(&self.open), Arc::clone(&self.closed));
+        let open = Open::begin(self, permit);
         // A child, since each look at a token takes its lock.
-        let (close, metrics) = (self.close.child_token(), self.metrics.clone());
-        let public = Arc::clone(public);
+        let (close, public) = (self.close.child_token(), Arc::clone(public));
         self.workers.spawn(async move {
+            let _open = open;
             if let Ok(stream) = TcpStream::from_std(stream) {
                 serve_connection(stream, Connection { public, peer }, close).await;
             }
-            drop(permit);
-            metrics.connection_closed();
-            open.fetch_sub(1, Ordering::Relaxed);
-            closed.notify_one();
         });
     }
 
@@ -291,6 +308,36 @@ impl Connections<'_> {
         while self.open.load(Ordering::Relaxed) > 0 {
             self.closed.notified().await;
         }
+    }
+}
+
+/// One open connection, counted for as long as it is there, however it ends: a drain
+/// would wait for one that was forgotten.
+struct Open {
+    open: Arc<AtomicUsize>,
+    closed: Arc<Notify>,
+    metrics: Metrics,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn begin(connections: &Connections<'_>, permit: OwnedSemaphorePermit) -> Self {
+        connections.open.fetch_add(1, Ordering::Relaxed);
+        connections.metrics.connection_opened();
+        Self {
+            open: Arc::clone(&connections.open),
+            closed: Arc::clone(&connections.closed),
+            metrics: connections.metrics.clone(),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.connection_closed();
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.closed.notify_one();
     }
 }
 
