@@ -1,7 +1,9 @@
 //! The cache in process: links that this gateway has seen, bounded by bytes.
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
@@ -20,6 +22,14 @@ const ENTRY_OVERHEAD: usize = 16 + 2 * 12 + 48 + 10;
 
 /// Writers of different slugs seldom meet on one of these.
 const STRIPES: usize = 64;
+
+/// How long a change is remembered even if the cache has let go of it: longer than
+/// Redis may lag behind (1 s, and 1.5 s until that is noticed) or a shard's answer take.
+const REMEMBERED: Duration = Duration::from_secs(4);
+
+/// Changes that one stripe remembers; with more than 16,000 edits a second the oldest
+/// are forgotten early.
+const REMEMBERED_MAX: usize = 1_024;
 
 /// A target by which it is found: by its slug, which stands nowhere else.
 #[derive(Debug, Clone)]
@@ -82,7 +92,44 @@ impl Weighter<Key, Entry> for Bytes {
 pub struct L1 {
     cache: Cache<Key, Entry, Bytes>,
     /// Makes "compare versions, then write" one step per slug.
-    writers: [Mutex<()>; STRIPES],
+    writers: [Mutex<Recent>; STRIPES],
+}
+
+/// The last changes that were told. The cache may let go of a link at any time, and an
+/// older version that is still on its way would then be taken for the newest.
+#[derive(Debug, Default)]
+struct Recent(VecDeque<Told>);
+
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    /// Of the slug: most that are looked through are told apart by it.
+    hash: u64,
+    target: Arc<Target>,
+}
+
+impl Recent {
+    fn remember(&mut self, target: Arc<Target>, at: Instant) {
+        let is_over = |told: &Told| at.duration_since(told.at) > REMEMBERED;
+        while self.0.front().is_some_and(is_over) || self.0.len() >= REMEMBERED_MAX {
+            self.0.pop_front();
+        }
+        let hash = hash(&target);
+        self.0.push_back(Told { at, hash, target });
+    }
+
+    /// What has been told of this link that is newer than what is known of it.
+    fn newer_than(&self, key: &Key) -> Option<Arc<Target>> {
+        let hash = hash(&key.0);
+        let told = self.0.iter().rev().filter(|told| told.hash == hash);
+        told.map(|told| &told.target)
+            .find(|told| told.version > key.0.version && Key(Arc::clone(told)) == *key)
+            .cloned()
+    }
+}
+
+fn hash(target: &Target) -> u64 {
+    xxh3_64(target.slug_text().as_bytes())
 }
 
 impl L1 {
@@ -92,7 +139,7 @@ impl L1 {
         let entries = usize::try_from(bytes / EXPECTED_ENTRY_BYTES).unwrap_or(usize::MAX);
         Self {
             cache: Cache::with_weighter(entries.max(1), bytes, Bytes),
-            writers: std::array::from_fn(|_| Mutex::new(())),
+            writers: std::array::from_fn(|_| Mutex::default()),
         }
     }
 
@@ -105,15 +152,32 @@ impl L1 {
         Some((entry.target, entry.stamp))
     }
 
-    /// Keeps a link unless a newer version is there, and answers the newest of
+    /// Keeps a link that has just been changed, as [`L1::put`] does.
+    pub fn change(&self, target: Arc<Target>, stamp: Stamp) {
+        let mut recent = self.writer(&target);
+        recent.remember(Arc::clone(&target), Instant::now());
+        self.replace(&recent, target, stamp);
+    }
+
+    /// Keeps a link unless a newer version is known, and answers the newest of
     /// the two. A reader that took long cannot put an old value back: the change
-    /// that overtook it is already here.
+    /// that overtook it is in the cache, or remembered.
     pub fn put(&self, target: Arc<Target>, stamp: Stamp) -> Arc<Target> {
-        let stripe = xxh3_64(target.slug_text().as_bytes()) as usize % STRIPES;
-        let _one_writer = self.writers[stripe]
+        let recent = self.writer(&target);
+        self.replace(&recent, target, stamp)
+    }
+
+    fn writer(&self, target: &Target) -> MutexGuard<'_, Recent> {
+        self.writers[hash(target) as usize % STRIPES]
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, recent: &Recent, target: Arc<Target>, stamp: Stamp) -> Arc<Target> {
         let key = Key(Arc::clone(&target));
+        if let Some(newer) = recent.newer_than(&key) {
+            return newer;
+        }
         if let Some(held) = self.cache.peek(&key)
             && held.target.version > target.version
         {
@@ -177,6 +241,33 @@ mod tests {
         );
         assert_eq!(held(&l1, "abcdefgj"), None);
         assert_eq!(l1.len(), 2);
+    }
+
+    #[test]
+    fn an_old_version_does_not_come_back_when_the_cache_has_let_go_of_the_change() {
+        // Keeps nothing: whatever is put is let go at once.
+        let l1 = L1::new(0);
+        let stamp = Freshness::of(ShardIndex(0)).stamp();
+        let at = |slug, version| Arc::new(target(slug, "https://example.com/", version));
+        l1.change(at("abcdefgh", 2), stamp);
+        let answered = |slug, version| l1.put(at(slug, version), stamp).version;
+        assert_eq!(answered("abcdefgh", 1), at("abcdefgh", 2).version);
+        assert_eq!(answered("abcdefgh", 3), at("abcdefgh", 3).version);
+        assert_eq!(answered("abcdefgi", 1), at("abcdefgi", 1).version);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_time_and_number() {
+        let mut recent = Recent::default();
+        let began = Instant::now();
+        for n in 0..REMEMBERED_MAX + 10 {
+            let target = target(&format!("ab{n:06}"), "https://example.com/", 1);
+            recent.remember(Arc::new(target), began);
+        }
+        assert_eq!(recent.0.len(), REMEMBERED_MAX);
+        let last = Arc::new(target("abcdefgh", "https://example.com/", 1));
+        recent.remember(last, began + REMEMBERED + Duration::from_millis(1));
+        assert_eq!(recent.0.len(), 1);
     }
 
     #[test]

@@ -80,13 +80,14 @@ impl Lookup {
     /// Keeps a link that a shard has just answered to a write, here and in Redis, for
     /// which it waits a moment: others may be asking for the slug already.
     pub async fn learn(&self, link: &Link, stamp: Stamp) {
-        self.keep(link, stamp);
+        self.l1.change(Arc::new(Target::from(link)), stamp);
+        self.fetcher.changed(&link.key);
         if let Some(put) = self.write_through(link, stamp) {
             let _ = tokio::time::timeout(WRITE_THROUGH, put).await;
         }
     }
 
-    /// Keeps a link in this process: who created or changed it here finds it so here.
+    /// Keeps a new link in this process: who created it here finds it here.
     pub fn keep(&self, link: &Link, stamp: Stamp) {
         self.l1.put(Arc::new(Target::from(link)), stamp);
         self.fetcher.changed(&link.key);

@@ -98,7 +98,7 @@ impl Follower<'_> {
                     let link = self.peer.trusted(link);
                     let link = link.map_err(|error| Status::data_loss(error.to_string()))?;
                     let target = Arc::new(Target::from(&*link));
-                    self.l1.put(target, self.freshness.stamp());
+                    self.l1.change(target, self.freshness.stamp());
                 }
                 Some(Event::Heartbeat(heartbeat)) => {
                     let unapplied = Duration::from_millis(heartbeat.oldest_unapplied_ms);
