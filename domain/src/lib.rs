@@ -19,7 +19,7 @@ pub mod version;
 
 pub use link::{
     Change, ChangeId, Conditions, CreateId, DomainId, Link, LinkId, LinkKey, NewLink, Patch,
-    RedirectStatus, SlugKind, State, Verdict,
+    RedirectStatus, SlugKind, Source, State, Verdict,
 };
 pub use long_url::LongUrl;
 pub use shard::{Epoch, ShardId};

@@ -129,7 +129,7 @@ pub struct Link {
     pub forward_query: bool,
     pub password_hash: Option<String>,
     pub create_id: CreateId,
-    pub source: Option<Vec<u8>>,
+    pub source: Option<Source>,
     pub signature: [u8; crate::signature::LEN],
 }
 
@@ -191,6 +191,43 @@ impl Link {
     }
 }
 
+/// What a create that may be repeated is found by, whichever gateway is asked.
+///
+/// It follows from the tenant and either the `Idempotency-Key` or, for
+/// `findIfExists`, the destination and everything else that decides the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source {
+    pub id: [u8; 16],
+    /// Of the whole request, where the caller has named it by an `Idempotency-Key`:
+    /// the same key with another request is a mistake.
+    pub digest: Option<[u8; 16]>,
+}
+
+impl Source {
+    /// From [`Source::to_bytes`].
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (id, digest) = bytes.split_first_chunk()?;
+        Some(Self {
+            id: *id,
+            digest: match digest {
+                [] => None,
+                digest => Some(digest.try_into().ok()?),
+            },
+        })
+    }
+
+    /// As it is stored and sent: 16 bytes, or 32 with a digest.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [
+            &self.id[..],
+            self.digest.as_ref().map_or(&[], |digest| &digest[..]),
+        ]
+        .concat()
+    }
+}
+
 /// Where a slug comes from, which decides what a conflict means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlugKind {
@@ -199,6 +236,9 @@ pub enum SlugKind {
     Minted,
     /// Chosen by the caller: a conflict is the caller's to solve.
     Alias,
+    /// One of a series that follows from the link's [`Source`]: a live link with that
+    /// source is found instead, and a conflict is retried with the next of the series.
+    Derived,
 }
 
 /// What a create asks for. The shard adds id, version, times and signature.
@@ -217,6 +257,7 @@ pub struct NewLink {
     pub tags: Vec<String>,
     pub forward_query: bool,
     pub password_hash: Option<String>,
+    pub source: Option<Source>,
 }
 
 /// What an edit does to a field that may be empty.

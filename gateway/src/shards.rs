@@ -75,6 +75,10 @@ pub enum Source {
 #[derive(Debug)]
 pub enum Created {
     Created(Box<Link>),
+    /// A live link has the source already.
+    Existing(Box<Link>),
+    /// The source's `Idempotency-Key` was used for another request.
+    Reused,
     Conflict,
 }
 
@@ -85,6 +89,8 @@ pub enum Written {
     Absent,
     Gone,
     VersionMismatch(Box<Link>),
+    /// Taken down: only the operator changes it.
+    Blocked,
 }
 
 #[derive(Debug)]
@@ -190,6 +196,7 @@ impl Shards {
             if_version,
             patch: Some(patch.into()),
             change_id: Uuid::new_v4().as_bytes().to_vec(),
+            by_operator: false,
         };
         self.at_owner(key.slug.prefix(), |shard| {
             let peer = Arc::clone(&self.0.peers[shard.get()]);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 use waypost_domain::{
     Change, CreateId, DomainId, Link, LinkId, LinkKey, LongUrl, NewLink, Patch, RedirectStatus,
-    Slug, SlugKind, State, Timestamp, Version, signature,
+    Slug, SlugKind, Source, State, Timestamp, Version, signature,
 };
 
 use crate::link as message;
@@ -43,7 +43,7 @@ impl From<Link> for message::Link {
             forward_query: link.forward_query,
             password_hash: link.password_hash,
             create_id: bytes(link.create_id.0),
-            source: link.source.map(Bytes::from),
+            source: link.source.map(|source| source.to_bytes().into()),
             signature: Bytes::copy_from_slice(&link.signature),
         }
     }
@@ -77,7 +77,7 @@ impl TryFrom<message::Link> for Link {
             forward_query: link.forward_query,
             password_hash: link.password_hash,
             create_id: CreateId(uuid("create_id", &link.create_id)?),
-            source: link.source.map(Vec::from),
+            source: source(link.source.as_deref())?,
             signature: <[u8; signature::LEN]>::try_from(&*link.signature)
                 .map_err(|_| Invalid("signature"))?,
         })
@@ -103,8 +103,10 @@ impl From<&NewLink> for message::NewLink {
             kind: match link.kind {
                 SlugKind::Minted => message::SlugKind::Minted,
                 SlugKind::Alias => message::SlugKind::Alias,
+                SlugKind::Derived => message::SlugKind::Derived,
             }
             .into(),
+            source: link.source.map(|source| source.to_bytes()),
         }
     }
 }
@@ -113,11 +115,14 @@ impl TryFrom<message::NewLink> for NewLink {
     type Error = Invalid;
 
     fn try_from(link: message::NewLink) -> Result<Self, Invalid> {
+        let source = source(link.source.as_deref())?;
         Ok(Self {
             key: key_of(link.domain, &link.slug)?,
             kind: match link.kind() {
                 message::SlugKind::Minted => SlugKind::Minted,
                 message::SlugKind::Alias => SlugKind::Alias,
+                message::SlugKind::Derived if source.is_some() => SlugKind::Derived,
+                message::SlugKind::Derived => return Err(Invalid("source")),
                 message::SlugKind::Unspecified => return Err(Invalid("kind")),
             },
             create_id: CreateId(uuid("create_id", &link.create_id)?),
@@ -131,6 +136,7 @@ impl TryFrom<message::NewLink> for NewLink {
             tags: link.tags,
             forward_query: link.forward_query,
             password_hash: link.password_hash,
+            source,
         })
     }
 }
@@ -242,6 +248,12 @@ fn uuid(field: &'static str, bytes: &[u8]) -> Result<Uuid, Invalid> {
     Uuid::from_slice(bytes).map_err(|_| Invalid(field))
 }
 
+fn source(bytes: Option<&[u8]>) -> Result<Option<Source>, Invalid> {
+    bytes
+        .map(|bytes| Source::from_bytes(bytes).ok_or(Invalid("source")))
+        .transpose()
+}
+
 fn long_url(bytes: &[u8]) -> Result<LongUrl, Invalid> {
     std::str::from_utf8(bytes)
         .ok()
@@ -297,7 +309,10 @@ pub(crate) mod tests {
             forward_query: true,
             password_hash: None,
             create_id: CreateId(Uuid::from_u128(8)),
-            source: Some(vec![1, 2, 3]),
+            source: Some(Source {
+                id: [1; 16],
+                digest: Some([2; 16]),
+            }),
             signature: [9; signature::LEN],
         }
     }

@@ -137,6 +137,41 @@ impl<S: LinkStore> LinkService for Service<S> {
             .await
     }
 
+    async fn list(
+        &self,
+        _request: Request<message::ListRequest>,
+    ) -> Result<Response<message::ListResponse>, Status> {
+        Err(Status::unimplemented("list"))
+    }
+
+    async fn lease_visits(
+        &self,
+        _request: Request<message::LeaseVisitsRequest>,
+    ) -> Result<Response<message::LeaseVisitsResponse>, Status> {
+        Err(Status::unimplemented("lease_visits"))
+    }
+
+    async fn claim(
+        &self,
+        _request: Request<message::ClaimRequest>,
+    ) -> Result<Response<message::ClaimResponse>, Status> {
+        Err(Status::unimplemented("claim"))
+    }
+
+    async fn export(
+        &self,
+        _request: Request<message::ExportRequest>,
+    ) -> Result<Response<message::ExportResponse>, Status> {
+        Err(Status::unimplemented("export"))
+    }
+
+    async fn import(
+        &self,
+        _request: Request<message::ImportRequest>,
+    ) -> Result<Response<message::ImportResponse>, Status> {
+        Err(Status::unimplemented("import"))
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<message::WatchEvent, Status>> + Send>>;
 
     async fn watch(

@@ -107,6 +107,7 @@ impl Wanted {
             tags: self.tags,
             forward_query: self.forward_query,
             password_hash: None,
+            source: None,
         }
     }
 }
@@ -158,7 +159,8 @@ pub(super) async fn place(api: &Api, mut wanted: Wanted) -> Result<Link, Problem
         let stamp = api.lookup().stamp(&new.key);
         return match api.lookup().shards.create(&new).await? {
             Created::Conflict => Err(Problem::alias_taken()),
-            Created::Created(link) => {
+            Created::Reused => Err(Problem::key_reused()),
+            Created::Created(link) | Created::Existing(link) => {
                 api.lookup().learn(&link, stamp).await;
                 Ok(*link)
             }
@@ -174,6 +176,7 @@ pub(super) async fn place(api: &Api, mut wanted: Wanted) -> Result<Link, Problem
                 drop(api.lookup().write_through(&link, stamp));
                 return Ok(*link);
             }
+            Created::Reused | Created::Existing(_) => return Err(Problem::key_reused()),
             Created::Conflict => {
                 api.lookup().metrics.key_conflict();
                 Arc::make_mut(&mut new).key.slug = minted(api).await?;

@@ -172,6 +172,7 @@ pub(super) async fn edit(
         }
         Written::Absent => Err(Problem::no_such_link()),
         Written::Gone => Err(Problem::gone()),
+        Written::Blocked => Err(Problem::blocked()),
         Written::VersionMismatch(_) => Err(Problem::version_mismatch()),
     }
 }
@@ -197,6 +198,7 @@ pub(super) async fn delete(
         }
         Written::Absent => Err(Problem::no_such_link()),
         Written::Gone => Err(Problem::gone()),
+        Written::Blocked => Err(Problem::blocked()),
         Written::VersionMismatch(_) => Err(Problem::version_mismatch()),
     }
 }

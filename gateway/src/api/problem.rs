@@ -89,6 +89,14 @@ impl Problem {
         )
     }
 
+    pub(crate) fn key_reused() -> Self {
+        Self::refused(
+            "idempotency_key_reused",
+            "This Idempotency-Key was used for another request. Nothing was created; \
+             use a new key.",
+        )
+    }
+
     pub(crate) fn version_mismatch() -> Self {
         Self::new(
             StatusCode::PRECONDITION_FAILED,

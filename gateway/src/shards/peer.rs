@@ -193,6 +193,8 @@ impl Peer {
         let created = |outcome| {
             Ok(match outcome {
                 Some(Outcome::Created(link)) => Item::Done(Created::Created(self.trusted(link)?)),
+                Some(Outcome::Existing(link)) => Item::Done(Created::Existing(self.trusted(link)?)),
+                Some(Outcome::Reused(_)) => Item::Done(Created::Reused),
                 Some(Outcome::Conflict(_)) => Item::Done(Created::Conflict),
                 Some(Outcome::Moved(moved)) => moved_item(&moved)?,
                 Some(Outcome::Failed(failure)) if failure.retry => Item::Failed(Error::Unavailable),
@@ -237,6 +239,7 @@ impl Peer {
             Some(Outcome::Written(link)) => Item::Done(Written::Written(self.trusted(link)?)),
             Some(Outcome::Absent(_)) => Item::Done(Written::Absent),
             Some(Outcome::Gone(_)) => Item::Done(Written::Gone),
+            Some(Outcome::Blocked(_)) => Item::Done(Written::Blocked),
             Some(Outcome::VersionMismatch(link)) => {
                 Item::Done(Written::VersionMismatch(self.trusted(link)?))
             }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 use waypost_domain::{
     CreateId, DomainId, Epoch, Link, LinkId, LinkKey, LongUrl, Prefix, RedirectStatus, ShardId,
-    Slug, State, Timestamp, Version, signature,
+    Slug, Source, State, Timestamp, Version, signature,
 };
 
 use super::{Error, PrefixOwner};
@@ -89,7 +89,10 @@ impl TryFrom<Columns> for Link {
             forward_query: row.forward_query,
             password_hash: row.password_hash,
             create_id: CreateId(row.create_id),
-            source: row.source,
+            source: row
+                .source
+                .map(|bytes| Source::from_bytes(&bytes).ok_or(damaged("source")))
+                .transpose()?,
             signature: <[u8; signature::LEN]>::try_from(row.signature)
                 .map_err(|_| damaged("signature"))?,
         })

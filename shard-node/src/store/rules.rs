@@ -129,7 +129,7 @@ fn life(new: &NewLink, version: Version, now: Timestamp) -> Link {
         forward_query: new.forward_query,
         password_hash: new.password_hash.clone(),
         create_id: new.create_id,
-        source: None,
+        source: new.source,
         signature: [0; signature::LEN],
     }
 }
@@ -170,6 +170,7 @@ mod tests {
             tags: Vec::new(),
             forward_query: false,
             password_hash: None,
+            source: None,
         }
     }
 

@@ -74,6 +74,7 @@ pub(crate) fn minted(slug: &str) -> NewLink {
         tags: Vec::new(),
         forward_query: false,
         password_hash: None,
+        source: None,
     }
 }
 

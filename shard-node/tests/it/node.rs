@@ -174,6 +174,7 @@ impl Node {
                 long_url: Some(to.as_bytes().to_vec()),
                 ..message::Patch::default()
             }),
+            by_operator: false,
             change_id: uuid::Uuid::new_v4().as_bytes().to_vec(),
         };
         Ok(self.client.clone().update(request).await?.into_inner())

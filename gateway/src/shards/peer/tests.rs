@@ -93,6 +93,41 @@ impl LinkService for Node {
         Err(Status::unimplemented("reads only"))
     }
 
+    async fn list(
+        &self,
+        _: Request<message::ListRequest>,
+    ) -> Result<Response<message::ListResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn lease_visits(
+        &self,
+        _: Request<message::LeaseVisitsRequest>,
+    ) -> Result<Response<message::LeaseVisitsResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn claim(
+        &self,
+        _: Request<message::ClaimRequest>,
+    ) -> Result<Response<message::ClaimResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn export(
+        &self,
+        _: Request<message::ExportRequest>,
+    ) -> Result<Response<message::ExportResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn import(
+        &self,
+        _: Request<message::ImportRequest>,
+    ) -> Result<Response<message::ImportResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -195,6 +230,7 @@ fn largest_link(number: usize) -> Arc<NewLink> {
         tags: vec!["t".repeat(64); 20],
         forward_query: true,
         password_hash: None,
+        source: None,
     })
 }
 

@@ -18,7 +18,7 @@ pub(super) async fn batch(
     links: &[NewLink],
 ) -> Result<Vec<Created>, Error> {
     let mut outcomes: Vec<Option<Created>> = vec![None; links.len()];
-    for kind in [SlugKind::Minted, SlugKind::Alias] {
+    for kind in [SlugKind::Minted, SlugKind::Derived, SlugKind::Alias] {
         let mut items: Vec<(usize, &NewLink)> = links
             .iter()
             .enumerate()
@@ -30,7 +30,7 @@ pub(super) async fn batch(
         let taken = match kind {
             // Unique by construction: only a retry meets its own row.
             SlugKind::Minted => Taken::Never,
-            SlugKind::Alias => Taken::Perhaps,
+            SlugKind::Alias | SlugKind::Derived => Taken::Perhaps,
         };
         isolated(session, &items, taken, &mut outcomes).await?;
     }

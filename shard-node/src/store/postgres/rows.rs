@@ -123,7 +123,9 @@ pub(super) async fn insert(
         .bind(column(links, |link| link.forward_query))
         .bind(column(links, |link| link.password_hash.as_deref()))
         .bind(column(links, |link| link.create_id.0))
-        .bind(column(links, |link| link.source.as_deref()))
+        .bind(column(links, |link| {
+            link.source.map(|source| source.to_bytes())
+        }))
         .bind(column(links, |link| &link.signature[..]))
         .execute(tx)
         .await?;
@@ -174,7 +176,7 @@ pub(super) async fn replace(
     .bind(link.forward_query)
     .bind(&link.password_hash)
     .bind(link.create_id.0)
-    .bind(&link.source)
+    .bind(link.source.map(|source| source.to_bytes()))
     .bind(&link.signature[..])
     .bind(at(now))
     .bind(change.map(|id| id.0))

@@ -148,7 +148,7 @@ fn bind<'q>(query: Query<'q>, link: &'q Link) -> Query<'q> {
         .bind(link.forward_query)
         .bind(&link.password_hash)
         .bind(link.create_id.0)
-        .bind(&link.source)
+        .bind(link.source.map(|source| source.to_bytes()))
         .bind(link.signature.to_vec())
 }
 

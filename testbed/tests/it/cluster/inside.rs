@@ -104,6 +104,7 @@ impl Inside {
             tenant: "default".to_owned(),
             if_version: None,
             patch: Some(patch.into()),
+            by_operator: false,
             change_id: Uuid::new_v4().as_bytes().to_vec(),
         };
         let changing = async {
