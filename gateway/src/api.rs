@@ -23,7 +23,7 @@ use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use waypost_proto::transport::Transport;
 
 pub use auth::Auth;
-pub use problem::Problem;
+pub use problem::{Code, Problem};
 
 use crate::keys::Keys;
 use crate::lookup::Lookup;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::api::Problem;
+use crate::api::{Code, Problem};
 
 /// A whole page as static bytes.
 macro_rules! page {
@@ -43,8 +43,7 @@ pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap) -> (HeaderValue, 
         StatusCode::GONE => Problem::gone(),
         StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => Problem::blocked(),
         StatusCode::SERVICE_UNAVAILABLE => Problem::new(
-            status,
-            "shard_unavailable",
+            Code::ShardUnavailable,
             "Where this link leads cannot be found out at the moment. Try again.",
         ),
         _ => Problem::no_such_link(),

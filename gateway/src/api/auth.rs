@@ -1,12 +1,12 @@
 //! Who asks, and what they may do: bearer tokens with scopes.
 
 use axum::extract::FromRequestParts;
+use http::header;
 use http::request::Parts;
-use http::{StatusCode, header};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 
-use super::{Api, Problem};
+use super::{Api, Code, Problem};
 
 /// A token is a JWT of a few hundred bytes.
 const MAX_TOKEN_LEN: usize = 4_096;
@@ -70,13 +70,18 @@ impl Auth {
         let Some(given) = parts.headers.get(header::AUTHORIZATION) else {
             return match &self.anonymous {
                 Some(tenant) if anonymously => Ok(Tenant(tenant.clone())),
-                _ => Err(unauthorized(
-                    "token_missing",
+                _ => Err(Problem::new(
+                    Code::TokenMissing,
                     "Send a token: Authorization: Bearer <token>.",
                 )),
             };
         };
-        let invalid = || unauthorized("token_invalid", "The token is not valid, or has expired.");
+        let invalid = || {
+            Problem::new(
+                Code::TokenInvalid,
+                "The token is not valid, or has expired.",
+            )
+        };
         let token = given
             .to_str()
             .ok()
@@ -93,8 +98,7 @@ impl Auth {
         }
         if !claims.scope.split(' ').any(|held| held == scope.name()) {
             return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "scope_missing",
+                Code::ScopeMissing,
                 format!("The token lacks the scope {}.", scope.name()),
             ));
         }
@@ -107,10 +111,6 @@ impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Auth").finish_non_exhaustive()
     }
-}
-
-fn unauthorized(code: &'static str, detail: &'static str) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, code, detail)
 }
 
 /// The tenant that a request acts for.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::auth::Creator;
 use super::body::{Json, MANY};
 use super::create::{self, now, place};
-use super::{Api, Problem};
+use super::{Api, Code, Problem};
 
 /// Links of one batch.
 const MAX_LINKS: usize = 1_000;
@@ -51,8 +51,8 @@ pub(super) async fn create_batch(
     Json(request): Json<Request, MANY>,
 ) -> Result<Response, Problem> {
     if request.links.len() > MAX_LINKS {
-        return Err(Problem::refused(
-            "batch_too_large",
+        return Err(Problem::new(
+            Code::BatchTooLarge,
             format!("A batch has at most {MAX_LINKS} links."),
         ));
     }
@@ -79,12 +79,7 @@ async fn one(api: &Api, link: Value, tenant: String) -> Outcome {
 }
 
 async fn try_one(api: &Api, link: Value, tenant: String) -> Result<waypost_domain::Link, Problem> {
-    let request: create::Request = serde_json::from_value(link).map_err(|error| {
-        Problem::new(
-            http::StatusCode::BAD_REQUEST,
-            "body_invalid",
-            format!("The link: {error}."),
-        )
-    })?;
+    let request: create::Request = serde_json::from_value(link)
+        .map_err(|error| Problem::new(Code::BodyInvalid, format!("The link: {error}.")))?;
     place(api, request.check(tenant, now())?).await
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use http::{StatusCode, header};
+use http::header;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::Problem;
+use super::{Code, Problem};
 
 /// Bytes of a body that is one request.
 pub(super) const ONE: usize = 16 * 1024;
@@ -37,8 +37,7 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
             .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
         if !is_json {
             return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "not_json",
+                Code::NotJson,
                 "Send the body as Content-Type: application/json.",
             ));
         }
@@ -53,8 +52,7 @@ async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
     let whole = Limited::new(body, limit).collect();
     let Ok(read) = tokio::time::timeout(DEADLINE, whole).await else {
         return Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "body_timeout",
+            Code::BodyTimeout,
             format!(
                 "The body did not come within {} seconds.",
                 DEADLINE.as_secs()
@@ -64,13 +62,11 @@ async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
     match read {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
+            Code::BodyTooLarge,
             format!("The body has more than {limit} bytes."),
         )),
         Err(_) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "body_incomplete",
+            Code::BodyIncomplete,
             "The body ended before it was complete.",
         )),
     }
@@ -79,8 +75,8 @@ async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
 fn malformed(error: &serde_json::Error) -> Problem {
     use serde_json::error::Category;
     let code = match error.classify() {
-        Category::Data => "body_invalid",
-        Category::Io | Category::Syntax | Category::Eof => "json_malformed",
+        Category::Data => Code::BodyInvalid,
+        Category::Io | Category::Syntax | Category::Eof => Code::JsonMalformed,
     };
-    Problem::new(StatusCode::BAD_REQUEST, code, format!("The body: {error}."))
+    Problem::new(code, format!("The body: {error}."))
 }

@@ -15,7 +15,7 @@ use waypost_domain::{
 use super::auth::Creator;
 use super::body::Json;
 use super::link::Shown;
-use super::{Api, Problem};
+use super::{Api, Code, Problem};
 use crate::shards::Created;
 
 /// Slugs that are tried before a create gives up: a minted slug is unique by
@@ -116,8 +116,8 @@ impl Request {
     /// Checks everything that can be checked without asking anybody.
     pub(super) fn check(self, tenant: String, now: Timestamp) -> Result<Wanted, Problem> {
         if self.ttl_seconds.is_some() && self.valid_until.is_some() {
-            return Err(Problem::refused(
-                "validity_ambiguous",
+            return Err(Problem::new(
+                Code::ValidityAmbiguous,
                 "Send validUntil or ttlSeconds, not both.",
             ));
         }
@@ -128,7 +128,7 @@ impl Request {
         let valid_until = match (self.valid_until, self.ttl_seconds) {
             (Some(text), _) => Some(timestamp("validUntil", &text)?),
             (None, Some(0)) => {
-                return Err(Problem::refused("ttl_invalid", "ttlSeconds is at least 1."));
+                return Err(Problem::new(Code::TtlInvalid, "ttlSeconds is at least 1."));
             }
             (None, Some(seconds)) => Some(now.after(Duration::from_secs(seconds))),
             (None, None) => None,
@@ -200,8 +200,8 @@ pub(super) fn now() -> Timestamp {
 fn alias(text: &str) -> Result<Slug, Problem> {
     let slug = Slug::parse(text)?;
     if Slug::is_reserved(text) {
-        return Err(Problem::refused(
-            "alias_reserved",
+        return Err(Problem::new(
+            Code::AliasReserved,
             "This word is reserved. Choose another alias.",
         ));
     }
@@ -210,8 +210,8 @@ fn alias(text: &str) -> Result<Slug, Problem> {
 
 pub(super) fn redirect_status(code: u32) -> Result<RedirectStatus, Problem> {
     RedirectStatus::from_code(code).ok_or_else(|| {
-        Problem::refused(
-            "redirect_status_invalid",
+        Problem::new(
+            Code::RedirectStatusInvalid,
             "redirectStatus is 301, 302, 307 or 308.",
         )
     })
@@ -219,8 +219,8 @@ pub(super) fn redirect_status(code: u32) -> Result<RedirectStatus, Problem> {
 
 pub(super) fn timestamp(field: &str, text: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse(text).ok_or_else(|| {
-        Problem::refused(
-            "time_invalid",
+        Problem::new(
+            Code::TimeInvalid,
             format!("{field} is a time as in 2026-11-22T10:00:00Z (RFC 3339), from 1970 on."),
         )
     })
@@ -231,7 +231,7 @@ pub(super) fn check_validity(
     until: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<(), Problem> {
-    let refused = |detail: &'static str| Err(Problem::refused("validity_invalid", detail));
+    let refused = |detail: &'static str| Err(Problem::new(Code::ValidityInvalid, detail));
     match (since, until) {
         (_, Some(until)) if until <= now => refused("validUntil is in the past."),
         (Some(since), Some(until)) if since >= until => {
@@ -243,15 +243,14 @@ pub(super) fn check_validity(
 
 pub(super) fn check_title(title: Option<&str>) -> Result<(), Problem> {
     match title {
-        Some(title) if title.len() > MAX_TITLE_LEN => Err(Problem::refused(
-            "title_too_long",
+        Some(title) if title.len() > MAX_TITLE_LEN => Err(Problem::new(
+            Code::TitleTooLong,
             format!("A title has at most {MAX_TITLE_LEN} bytes."),
         )),
         // Postgres cannot store U+0000.
-        Some(title) if title.contains('\0') => Err(Problem::refused(
-            "title_invalid",
-            "A title holds no U+0000.",
-        )),
+        Some(title) if title.contains('\0') => {
+            Err(Problem::new(Code::TitleInvalid, "A title holds no U+0000."))
+        }
         _ => Ok(()),
     }
 }
@@ -262,8 +261,8 @@ pub(super) fn check_tags(tags: &[String]) -> Result<(), Problem> {
     if tags.len() <= MAX_TAGS && tags.iter().all(fits) {
         return Ok(());
     }
-    Err(Problem::refused(
-        "tags_invalid",
+    Err(Problem::new(
+        Code::TagsInvalid,
         format!(
             "There are at most {MAX_TAGS} tags of 1 to {MAX_TAG_LEN} bytes each, without control characters."
         ),
