@@ -80,6 +80,7 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         link_keys: Arc::new(link_keys),
         auth,
         clicks: clicks(config, process)?,
+        trusted_hops: config.public.trusted_hops(),
         base_url: config.public.base_url(config.listen)?,
         l1_bytes: config.public.l1_mib << 20,
         shared_cache,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::client::TrustedHops;
 use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
 
 /// The gateway of a Waypost cluster: answers redirects and the API over HTTP.
@@ -147,6 +148,13 @@ pub struct PublicOptions {
     )]
     pub max_connections: u32,
 
+    /// Proxies in front, one behind the other, that append to X-Forwarded-For whom they
+    /// were asked by; the client is the entry so far from the right. 0: the peer. Too
+    /// high a number lets clients choose their address
+    #[arg(long, env = "WAYPOST_TRUSTED_HOPS", default_value = "0", value_name = "N",
+          value_parser = clap::value_parser!(u8).range(0..=16))]
+    pub trusted_hops: u8,
+
     /// Whether the limit on connections holds; false only to measure the system
     #[arg(
         long,
@@ -189,6 +197,12 @@ impl PublicOptions {
         } else {
             tokio::sync::Semaphore::MAX_PERMITS
         }
+    }
+
+    /// The proxies whose word on the client is taken.
+    #[must_use]
+    pub fn trusted_hops(&self) -> TrustedHops {
+        TrustedHops::new(self.trusted_hops)
     }
 
     /// What short URLs begin with.

@@ -9,6 +9,7 @@ pub mod batch;
 #[cfg(feature = "cluster")]
 mod breaker;
 pub mod clicks;
+pub mod client;
 #[cfg(feature = "cluster")]
 mod cluster;
 pub mod config;
@@ -46,6 +47,7 @@ use waypost_runtime::{Error, Process};
 
 use crate::api::{Api, Auth};
 use crate::clicks::{Clicks, Flushed};
+use crate::client::TrustedHops;
 use crate::fetch::Fetcher;
 use crate::flights::Flights;
 use crate::freshness::Freshness;
@@ -77,6 +79,8 @@ pub struct Parts {
     pub link_keys: Arc<KeyRing>,
     pub auth: Auth,
     pub clicks: Clicks,
+    /// The proxies in front that say whom they were asked by.
+    pub trusted_hops: TrustedHops,
     pub base_url: String,
     pub l1_bytes: u64,
     pub shared_cache: SharedCache,
@@ -155,11 +159,16 @@ pub async fn run(
     let redirects = Redirects {
         lookup: lookup.clone(),
         clicks: parts.clicks.clone(),
+        trusted_hops: parts.trusted_hops,
     };
     let router = Api::new(lookup, keys, parts.auth, parts.analytics, &parts.base_url).router();
 
     process.readiness.condition("serving").set(true);
-    let served = server::Served { redirects, router };
+    let served = server::Served {
+        redirects,
+        router,
+        trusted_hops: parts.trusted_hops,
+    };
     server::serve(listener, served, limits, &workers, metrics, process).await;
     if let Flushed::Remainder { bytes } = parts.clicks.flush(process.shutdown.deadline()).await {
         tracing::warn!(

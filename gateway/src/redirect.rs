@@ -14,6 +14,7 @@ use waypost_domain::{DomainId, LinkKey, Slug, SlugRef, Timestamp, Verdict};
 
 use crate::api::NO_SNIFF;
 use crate::clicks::{ClickedLink, Clicks, Hit};
+use crate::client::TrustedHops;
 use crate::lookup::{Found, Lookup};
 use crate::pages;
 use crate::target::Target;
@@ -29,6 +30,7 @@ const KEPT_BRIEFLY: HeaderValue = HeaderValue::from_static("private, max-age=90"
 pub struct Redirects {
     pub(crate) lookup: Lookup,
     pub(crate) clicks: Clicks,
+    pub(crate) trusted_hops: TrustedHops,
 }
 
 /// The slug that a path names, if it names one and not a page of ours.
@@ -129,7 +131,7 @@ impl Redirects {
                 },
                 status: status.as_u16(),
                 headers: request.headers(),
-                client: peer.ip(),
+                client: self.trusted_hops.client(peer, request.headers()).ip(),
                 at: now,
             });
         }

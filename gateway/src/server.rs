@@ -32,6 +32,7 @@ use waypost_domain::{Slug, SlugRef};
 use waypost_runtime::Process;
 use waypost_runtime::traces::Sampler;
 
+use crate::client::TrustedHops;
 use crate::metrics::Metrics;
 use crate::redirect::{Redirects, slug_of};
 use crate::trace;
@@ -88,6 +89,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 struct Public {
     redirects: Redirects,
     router: Router,
+    trusted_hops: TrustedHops,
     sampler: Sampler,
     /// Of the process, not of a serving thread.
     runtime: Handle,
@@ -156,14 +158,20 @@ impl Public {
                 .answer(slug, &request, peer)
                 .await
                 .map(Either::Left),
-            None => self.answer_elsewhere(request).await,
+            None => self.answer_elsewhere(request, peer).await,
         };
         self.finished(response)
     }
 
     /// Answers on the shared runtime what is no redirect: a batch of a megabyte must not
     /// hold up those whose connections are on this thread.
-    async fn answer_elsewhere(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer_elsewhere(
+        &self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
+        let client = self.trusted_hops.client(peer, request.headers());
+        request.extensions_mut().insert(client);
         let answer = self.runtime.spawn(self.router.clone().oneshot(request));
         // Who hangs up takes the work along.
         match AbortOnDropHandle::new(answer).await {
@@ -199,6 +207,7 @@ fn slug_asked_for<B>(request: &Request<B>) -> Option<SlugRef<'_>> {
 pub(crate) struct Served {
     pub(crate) redirects: Redirects,
     pub(crate) router: Router,
+    pub(crate) trusted_hops: TrustedHops,
 }
 
 /// Serves until the end is asked for and the connections are gone.
@@ -214,6 +223,7 @@ pub(crate) async fn serve(
     let public = Arc::new(Public {
         redirects: served.redirects,
         router: served.router,
+        trusted_hops: served.trusted_hops,
         sampler: process.sampler,
         runtime: Handle::current(),
         draining: AtomicBool::new(false),

@@ -123,6 +123,7 @@ async fn parts(
         link_keys: Arc::new(link_keys),
         auth,
         clicks,
+        trusted_hops: config.public.trusted_hops(),
         base_url: config.public.base_url(config.listen)?,
         l1_bytes: config.public.l1_mib << 20,
         shared_cache: SharedCache::None,
