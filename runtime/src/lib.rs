@@ -1,4 +1,5 @@
-//! The life of a process: configuration, logs, traces, the admin port, drain.
+//! The life of a process: configuration, logs, traces, the admin port, watched files,
+//! drain.
 //!
 //! A binary's `main` is one call of [`main`], with a function that binds, builds,
 //! serves and drains.
@@ -14,6 +15,7 @@ pub mod redis;
 pub mod secrets;
 mod shutdown;
 pub mod traces;
+pub mod watched;
 
 pub use process::{Error, Process, bind, main};
 pub use shutdown::Shutdown;

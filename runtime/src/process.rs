@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use crate::admin::{self, Readiness};
 use crate::config::{self, Invalid, Options, ProcessOptions, Stop};
 use crate::traces::Sampler;
+use crate::watched::Watcher;
 use crate::{Shutdown, logs};
 
 /// `EX_USAGE` of sysexits.h: the configuration is wrong, so that starting again
@@ -29,6 +30,7 @@ pub struct Process {
     pub readiness: Readiness,
     pub registry: Registry,
     pub sampler: Sampler,
+    pub watcher: Watcher,
     /// Threads that are to serve, at least one.
     pub threads: usize,
 }
@@ -139,10 +141,12 @@ where
         Some(_) => Sampler::one_in(options.process().trace_one_in),
         None => Sampler::OFF,
     };
+    let registry = Registry::new();
     let process = Process {
         shutdown: Shutdown::new(options.process().shutdown_grace),
         readiness: Readiness::default(),
-        registry: Registry::new(),
+        watcher: Watcher::register(&registry).expect("no metric has their names yet"),
+        registry,
         sampler,
         threads: threads(options.process()),
     };

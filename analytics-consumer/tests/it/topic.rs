@@ -21,6 +21,7 @@ use waypost_proto::click::Batch;
 use waypost_proto::transport::{Transport, over};
 use waypost_runtime::admin::Readiness;
 use waypost_runtime::traces::Sampler;
+use waypost_runtime::watched::Watcher;
 use waypost_runtime::{Error, Process, Shutdown};
 use waypost_testbed::{Broker, Postgres};
 
@@ -55,10 +56,12 @@ impl Running {
             "--secrets-dir",
             secrets.path().to_str().unwrap(),
         ]);
+        let registry = Registry::new();
         let process = Process {
             shutdown: Shutdown::new(Duration::from_secs(5)),
             readiness: Readiness::default(),
-            registry: Registry::new(),
+            watcher: Watcher::register(&registry).unwrap(),
+            registry,
             sampler: Sampler::OFF,
             threads: 1,
         };

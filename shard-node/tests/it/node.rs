@@ -15,6 +15,7 @@ use waypost_proto::link::{self as message, watch_event};
 use waypost_proto::transport::{Transport, over};
 use waypost_runtime::admin::Readiness;
 use waypost_runtime::traces::Sampler;
+use waypost_runtime::watched::Watcher;
 use waypost_runtime::{Error, Process, Shutdown, config};
 use waypost_shard_node::config::Options;
 
@@ -57,10 +58,12 @@ impl Node {
             flags.push(format!("--postgres-replica-urls={}", replicas.join(",")));
         }
         let options: Options = config::parse(flags.into_iter().map(OsString::from)).unwrap();
+        let registry = Registry::new();
         let process = Process {
             shutdown: Shutdown::new(Duration::from_secs(10)),
             readiness: Readiness::default(),
-            registry: Registry::new(),
+            watcher: Watcher::register(&registry).unwrap(),
+            registry,
             sampler: Sampler::OFF,
             threads: 1,
         };
