@@ -4,6 +4,8 @@ mod auth;
 mod batch;
 mod body;
 mod create;
+mod docs;
+mod document;
 mod home;
 mod link;
 mod problem;
@@ -13,23 +15,32 @@ mod stats;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::get;
+use axum::{Extension, Router};
 use http::HeaderValue;
-use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use waypost_proto::transport::Transport;
 
 pub use auth::Auth;
-pub use problem::{Code, Problem};
+pub use problem::{Code, Problem, table as table_of_codes};
 
+use self::document::Tagged;
 use crate::keys::Keys;
 use crate::lookup::Lookup;
 
 /// A body is what its type says, whatever it looks like.
 pub(crate) const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+/// A body is data: shown as a page, it loads and runs nothing.
+const INERT: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,22 +76,11 @@ impl Api {
 
     /// All routes. What matches none is a 404 of the API.
     pub fn router(self) -> Router {
-        Router::new()
-            .route("/", get(home::page))
-            .route("/favicon.ico", get(home::no_icon))
-            .route("/robots.txt", get(home::robots))
-            .route("/shorten", post(shorten::shorten))
-            .route("/api/v1/links", post(create::create))
-            .route("/api/v1/links/batch", post(batch::create_batch))
-            .route(
-                "/api/v1/links/{slug}",
-                get(link::show).patch(link::edit).delete(link::delete),
-            )
-            .route("/api/v1/links/{slug}/stats", get(stats::stats))
-            // Slugs are read elsewhere: what comes here is none, or is not read.
-            .route("/{slug}", get(problem::no_such_route))
+        let (router, openapi) = routes().split_for_parts();
+        router
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::method_not_allowed)
+            .layer(Extension(document(openapi)))
             .layer(middleware::map_response(guard))
             .layer(middleware::from_fn_with_state(self.clone(), measure))
             .with_state(self)
@@ -95,13 +95,42 @@ impl Api {
     }
 }
 
-/// No answer is kept by a cache or taken for another type than it says.
+/// Each route, and with it what the document says of it.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(document::frame())
+        .routes(routes!(home::page))
+        .routes(routes!(home::no_icon))
+        .routes(routes!(home::robots))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::errors::page))
+        .routes(routes!(docs::file))
+        .routes(routes!(document::show))
+        .routes(routes!(shorten::shorten))
+        .routes(routes!(create::create))
+        .routes(routes!(batch::create_batch))
+        .routes(routes!(link::show, link::edit, link::delete))
+        .routes(routes!(stats::stats))
+        // Slugs are read elsewhere: what comes here is none, or is not read.
+        .route("/{slug}", get(problem::no_such_route))
+}
+
+/// The document as it is sent.
+fn document(mut openapi: OpenApi) -> Tagged {
+    document::complete(&mut openapi);
+    let json = openapi.to_json().expect("texts and numbers are JSON");
+    Tagged::of(json)
+}
+
+/// No answer is kept by a cache, taken for another type than it says, or able to load
+/// or run anything, unless its handler says so.
 async fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(INERT);
     response
 }
 

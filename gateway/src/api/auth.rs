@@ -11,6 +11,9 @@ use super::{Api, Code, Problem};
 /// A token is a JWT of a few hundred bytes.
 const MAX_TOKEN_LEN: usize = 4_096;
 
+/// What a request may meet that needs a token.
+pub(super) const PROBLEMS: &[Code] = &[Code::TokenMissing, Code::TokenInvalid, Code::ScopeMissing];
+
 /// What a token may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {

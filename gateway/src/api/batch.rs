@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::auth::Creator;
 use super::body::{Json, MANY};
 use super::create::{self, now, place};
-use super::{Api, Code, Problem};
+use super::{Api, Code, Problem, auth, body, problem};
 
 /// Links of one batch.
 const MAX_LINKS: usize = 1_000;
@@ -19,18 +19,24 @@ const MAX_LINKS: usize = 1_000;
 /// every shard, and a bound on what one client can take.
 const AT_ONCE: usize = 512;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[schema(as = NewLinks)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Request {
+    /// At most 1000, of which each fails or succeeds by itself.
+    #[schema(value_type = Vec<create::Request>, max_items = 1000)]
     links: Vec<Value>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = NewLinksResults)]
 struct Answer {
+    /// In the order of the links.
     results: Vec<Outcome>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = NewLinkResult)]
 #[serde(untagged)]
 enum Outcome {
     #[serde(rename_all = "camelCase")]
@@ -45,6 +51,21 @@ enum Outcome {
     },
 }
 
+problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, &[Code::BatchTooLarge]);
+
+/// Create many links.
+///
+/// The body has at most 1 MiB.
+#[utoipa::path(
+    post,
+    path = "/api/v1/links/batch",
+    operation_id = "createLinks",
+    tag = "links",
+    request_body = Request,
+    responses(
+        (status = 200, description = "What became of each link.", body = Answer), Problems),
+    security((), ("bearer" = ["links:write"])),
+)]
 pub(super) async fn create_batch(
     State(api): State<Api>,
     Creator(tenant): Creator,

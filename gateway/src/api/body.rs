@@ -20,6 +20,16 @@ pub(super) const MANY: usize = 1024 * 1024;
 /// connection for ever.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// What may be wrong with a body.
+pub(super) const PROBLEMS: &[Code] = &[
+    Code::JsonMalformed,
+    Code::BodyInvalid,
+    Code::BodyIncomplete,
+    Code::BodyTimeout,
+    Code::BodyTooLarge,
+    Code::NotJson,
+];
+
 /// A JSON body of at most this many bytes.
 #[derive(Debug)]
 pub(super) struct Json<T, const LIMIT: usize = ONE>(pub(super) T);

@@ -7,6 +7,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use serde_json::json;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use uuid::Uuid;
 use waypost_domain::{
     CreateId, DomainId, Link, LinkKey, LongUrl, NewLink, RedirectStatus, Slug, SlugKind, Timestamp,
@@ -15,7 +17,7 @@ use waypost_domain::{
 use super::auth::Creator;
 use super::body::Json;
 use super::link::Shown;
-use super::{Api, Code, Problem};
+use super::{Api, Code, Problem, auth, body, problem};
 use crate::shards::Created;
 
 /// Slugs that are tried before a create gives up: a minted slug is unique by
@@ -27,22 +29,97 @@ const MAX_TAGS: usize = 20;
 const MAX_TAG_LEN: usize = 64;
 
 /// The body of a create.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[schema(as = NewLink)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Request {
+    /// Where the link is to lead: an absolute http or https URL.
+    #[schema(
+        format = "uri",
+        max_length = 8192,
+        example = "https://example.com/a/long/path"
+    )]
     long_url: String,
+    /// The slug that is wished for; without one, a slug is found.
+    #[schema(
+        min_length = 3,
+        max_length = 64,
+        example = "spring-sale",
+        pattern = "^[0-9A-Za-z]{2}[0-9A-Za-z_-]{1,62}$"
+    )]
     alias: Option<String>,
+    /// From when on the link leads anywhere.
+    #[schema(format = DateTime, example = "2026-11-22T10:00:00Z")]
     valid_since: Option<String>,
+    /// When the link ends; in the future. Not together with `ttlSeconds`.
+    #[schema(format = DateTime, example = "2099-12-31T23:59:59Z")]
     valid_until: Option<String>,
+    /// After how many seconds from now the link ends.
+    #[schema(minimum = 1, example = json!(null))]
     ttl_seconds: Option<u64>,
+    /// How visitors are sent on; 302 by default.
+    #[schema(schema_with = redirect_status_schema)]
     redirect_status: Option<u32>,
+    /// For the owner; at most 512 bytes.
+    #[schema(max_length = 512, example = "Spring sale")]
     title: Option<String>,
+    /// For the owner, to find the link by: at most 20 of 1 to 64 bytes each.
     #[serde(default)]
+    #[schema(max_items = 20, example = json!(["sale"]))]
     tags: Vec<String>,
+    /// Whether the query of a visit is appended to the destination; of a key that both
+    /// have, the destination's value is kept.
     #[serde(default)]
     forward_query: bool,
 }
 
+/// The schema of how visitors are sent on.
+pub(super) fn redirect_status_schema() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .enum_values(Some([301, 302, 307, 308]))
+        .description(Some("How visitors are sent on."))
+        .examples([json!(302)])
+        .build()
+}
+
+/// What may go wrong when a slug is found for a link.
+pub(super) const OF_MINTED: &[Code] = &[Code::KeysUnavailable];
+
+/// What may go wrong with one link that is asked for in full.
+pub(super) const PROBLEMS: &[Code] = &[
+    Code::AliasInvalid,
+    Code::AliasReserved,
+    Code::AliasTaken,
+    Code::IdempotencyKeyReused,
+    Code::RedirectStatusInvalid,
+    Code::TimeInvalid,
+    Code::ValidityAmbiguous,
+    Code::ValidityInvalid,
+    Code::TtlInvalid,
+    Code::TitleTooLong,
+    Code::TitleInvalid,
+    Code::TagsInvalid,
+];
+
+problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS, PROBLEMS,
+    OF_MINTED, problem::OF_SHARDS);
+
+/// Create a link.
+#[utoipa::path(
+    post,
+    path = "/api/v1/links",
+    operation_id = "createLink",
+    tag = "links",
+    request_body = Request,
+    responses(
+        (status = 201, description = "The new link.", body = Shown, headers(
+            ("Location" = String, description = "Where the API shows the link."),
+            ("ETag" = String, description = "The link's version, for `If-Match`."))),
+        Problems,
+    ),
+    security((), ("bearer" = ["links:write"])),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     Creator(tenant): Creator,

@@ -9,6 +9,14 @@ const PAGE: &str = include_str!("home.html");
 const POLICY: &str = "default-src 'none'; script-src 'sha256-UejLkiSK5Mvhrv85WSiVb/Bva/4bl1PK6c1k4aziJ6I='; style-src 'unsafe-inline'; \
                       connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
+/// A form that shortens.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "showHome",
+    tag = "pages",
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html")),
+)]
 pub(super) async fn page() -> Response {
     let mut response = Html(PAGE).into_response();
     response.headers_mut().insert(
@@ -19,11 +27,25 @@ pub(super) async fn page() -> Response {
 }
 
 /// Browsers ask for it; there is none.
+#[utoipa::path(
+    get,
+    path = "/favicon.ico",
+    operation_id = "showIcon",
+    tag = "pages",
+    responses((status = 204, description = "There is no icon.")),
+)]
 pub(super) async fn no_icon() -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
 /// Short links are for people, not for indexes.
+#[utoipa::path(
+    get,
+    path = "/robots.txt",
+    operation_id = "showRobots",
+    tag = "pages",
+    responses((status = 200, description = "What robots may read.", body = String)),
+)]
 pub(super) async fn robots() -> &'static str {
     "User-agent: *\nDisallow: /\n"
 }

@@ -6,34 +6,95 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use waypost_domain::{
     Change, DomainId, Link, LinkKey, LongUrl, Patch, Slug, State as LinkState, Timestamp,
 };
 
 use super::auth::{Editor, Reader};
 use super::body::Json;
-use super::create::{check_tags, check_title, check_validity, now, redirect_status, timestamp};
-use super::{Api, Problem};
+use super::create::{
+    check_tags, check_title, check_validity, now, redirect_status, redirect_status_schema,
+    timestamp,
+};
+use super::{Api, Code, Problem, auth, body, problem};
 use crate::shards::{Resolved, Written};
 
 /// A link as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Link)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Shown {
+    #[schema(example = "kX3mPq7Z")]
     slug: String,
+    #[schema(format = "uri", example = "https://waypost.example/kX3mPq7Z")]
     short_url: String,
+    /// In the form of the WHATWG URL standard.
+    #[schema(format = "uri", example = "https://example.com/a/long/path")]
     long_url: String,
+    #[schema(schema_with = redirect_status_schema)]
     redirect_status: u16,
+    #[schema(schema_with = state_schema)]
     state: &'static str,
+    /// Grows with every change, and is what `ETag` names.
+    #[schema(example = 4294967297_u64)]
     version: u64,
+    #[schema(format = DateTime, example = "2026-11-22T10:00:00.000Z")]
     created_at: String,
+    #[schema(format = DateTime, example = "2026-11-22T10:00:00.000Z")]
     updated_at: String,
+    #[schema(required, format = DateTime, example = json!(null))]
     valid_since: Option<String>,
+    #[schema(required, format = DateTime, example = "2099-12-31T23:59:59.000Z")]
     valid_until: Option<String>,
+    #[schema(required, example = "Spring sale")]
     title: Option<String>,
+    #[schema(example = json!(["sale"]))]
     tags: Vec<String>,
     forward_query: bool,
 }
+
+/// The schema of the states that a link is shown in.
+fn state_schema() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["active", "disabled", "blocked"]))
+        .build()
+}
+
+/// The link that a path names.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it carries documentation alone")]
+pub(super) struct InPath {
+    /// The link's slug.
+    #[param(
+        min_length = 3,
+        max_length = 64,
+        example = "spring-sale",
+        pattern = "^[0-9A-Za-z]{2}[0-9A-Za-z_-]{1,62}$"
+    )]
+    slug: String,
+}
+
+/// What keeps an edit from undoing somebody else's.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it carries documentation alone")]
+pub(super) struct IfMatch {
+    /// The `ETag` of the version that is to be changed; without it, whichever is there.
+    #[param(rename = "If-Match", example = "*")]
+    if_match: Option<String>,
+}
+
+problem::problems!(ShowProblems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGone],
+    problem::OF_SHARDS);
+problem::problems!(WriteProblems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGone,
+    Code::LinkBlocked, Code::VersionMismatch], problem::OF_SHARDS);
+problem::problems!(EditProblems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS, &[
+    Code::LinkNotFound, Code::LinkGone, Code::LinkBlocked, Code::VersionMismatch,
+    Code::RedirectStatusInvalid, Code::TimeInvalid, Code::ValidityInvalid,
+    Code::TitleTooLong, Code::TitleInvalid, Code::TagsInvalid], problem::OF_SHARDS);
 
 impl Shown {
     pub(super) fn new(api: &Api, link: &Link) -> Self {
@@ -67,6 +128,20 @@ impl Shown {
     }
 }
 
+/// Read a link.
+#[utoipa::path(
+    get,
+    path = "/api/v1/links/{slug}",
+    operation_id = "showLink",
+    tag = "links",
+    params(InPath),
+    responses(
+        (status = 200, description = "The link.", body = Shown, headers(
+            ("ETag" = String, description = "The link's version, for `If-Match`."))),
+        ShowProblems,
+    ),
+    security(("bearer" = ["links:read"])),
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Reader(tenant): Reader,
@@ -91,17 +166,27 @@ pub(super) async fn own_link(api: &Api, tenant: &str, slug: &str) -> Result<Link
 }
 
 /// What is absent stays as it is; `null` clears.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Edit {
+    #[schema(
+        format = "uri",
+        max_length = 8192,
+        example = "https://example.com/elsewhere"
+    )]
     long_url: Option<String>,
+    #[schema(schema_with = redirect_status_schema)]
     redirect_status: Option<u32>,
+    #[schema(value_type = Option<String>, format = DateTime, example = json!(null))]
     #[serde(default, deserialize_with = "change")]
     valid_since: Change<String>,
+    #[schema(value_type = Option<String>, format = DateTime, example = "2099-12-31T23:59:59Z")]
     #[serde(default, deserialize_with = "change")]
     valid_until: Change<String>,
+    #[schema(value_type = Option<String>, max_length = 512, example = "Summer sale")]
     #[serde(default, deserialize_with = "change")]
     title: Change<String>,
+    #[schema(value_type = Option<Vec<String>>, max_items = 20, example = json!(["sale"]))]
     #[serde(default, deserialize_with = "change")]
     tags: Change<Vec<String>>,
     forward_query: Option<bool>,
@@ -155,6 +240,23 @@ impl Edit {
     }
 }
 
+/// Change a link.
+///
+/// Fields that are left out stay as they are; `null` clears one.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/links/{slug}",
+    operation_id = "editLink",
+    tag = "links",
+    params(InPath, IfMatch),
+    request_body = Edit,
+    responses(
+        (status = 200, description = "The link as it is now.", body = Shown, headers(
+            ("ETag" = String, description = "The link's version, for `If-Match`."))),
+        EditProblems,
+    ),
+    security(("bearer" = ["links:write"])),
+)]
 pub(super) async fn edit(
     State(api): State<Api>,
     Editor(tenant): Editor,
@@ -177,6 +279,18 @@ pub(super) async fn edit(
     }
 }
 
+/// Delete a link.
+///
+/// Nobody else gets its slug for 90 days.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/links/{slug}",
+    operation_id = "deleteLink",
+    tag = "links",
+    params(InPath, IfMatch),
+    responses((status = 204, description = "It is gone."), WriteProblems),
+    security(("bearer" = ["links:write"])),
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Editor(tenant): Editor,

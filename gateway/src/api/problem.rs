@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 problem documents, each with a code that never changes.
 
 mod code;
+mod documented;
 
 use std::borrow::Cow;
 
@@ -10,17 +11,30 @@ use serde::Serialize;
 use waypost_domain::{long_url, slug};
 
 pub use code::Code;
+pub use documented::table;
+pub(crate) use documented::{problems, responses};
 
 use crate::shards;
 
 /// What a client is told when something is wrong.
-#[derive(Debug, Clone, Serialize)]
+///
+/// A problem document (RFC 9457).
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Problem {
+    /// Always `about:blank`: the status and the code say what it is about.
     #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
     kind: &'static str,
+    /// The status in words.
+    #[schema(example = "Not Found")]
     title: &'static str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599, example = 404)]
     status: u16,
+    #[schema(schema_with = documented::code_schema)]
     code: Code,
+    /// What is wrong this time, for people.
+    #[schema(example = "There is no such link.")]
     detail: Cow<'static, str>,
     #[serde(skip)]
     retry_after: Option<u32>,
@@ -101,6 +115,9 @@ impl Problem {
     }
 }
 
+/// What any request may meet that asks a shard.
+pub(super) const OF_SHARDS: &[Code] = &[Code::Overloaded, Code::ShardUnavailable, Code::Internal];
+
 /// A read that no shard answered.
 impl From<shards::Error> for Problem {
     fn from(error: shards::Error) -> Self {
@@ -123,6 +140,16 @@ impl From<shards::Error> for Problem {
         }
     }
 }
+
+/// What may be wrong with a destination.
+pub(super) const OF_URLS: &[Code] = &[
+    Code::UrlTooLong,
+    Code::UrlMalformed,
+    Code::UrlSchemeRefused,
+    Code::UrlWithoutHost,
+    Code::UrlWithCredentials,
+    Code::UrlWithControlCharacters,
+];
 
 impl From<long_url::Error> for Problem {
     fn from(error: long_url::Error) -> Self {

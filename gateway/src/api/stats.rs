@@ -11,23 +11,43 @@ use waypost_proto::analytics::analytics_service_client::AnalyticsServiceClient;
 use waypost_proto::analytics::{LinkStatsRequest, LinkStatsResponse};
 
 use super::auth::Analyst;
-use super::link::own_link;
-use super::{Api, Problem};
+use super::link::{InPath, own_link};
+use super::{Api, Code, Problem, auth, problem};
 
 /// For one try; every analytics process is tried.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Serialize)]
+/// How often a link was followed.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = LinkStats)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
+    #[schema(example = "kX3mPq7Z")]
     slug: String,
     /// Every counted visit, bots included.
+    #[schema(example = 1204)]
     clicks: u64,
+    /// Visits that looked like a program's.
+    #[schema(example = 17)]
     bots: u64,
     /// The newest click that is counted, of any link.
+    #[schema(format = DateTime, example = "2026-11-22T10:00:00.000Z")]
     counted_up_to: Option<String>,
 }
 
+problem::problems!(Problems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGone,
+    Code::StatisticsUnavailable], problem::OF_SHARDS);
+
+/// Count a link's visits.
+#[utoipa::path(
+    get,
+    path = "/api/v1/links/{slug}/stats",
+    operation_id = "showStats",
+    tag = "statistics",
+    params(InPath),
+    responses((status = 200, description = "The counts.", body = Answer), Problems),
+    security((), ("bearer" = ["stats:read"])),
+)]
 pub(super) async fn stats(
     State(api): State<Api>,
     Analyst(tenant): Analyst,
