@@ -132,13 +132,17 @@ pub mod redis {
         }
 
         async fn put_one(&self, change: &Change) -> Result<(), Error> {
+            // Nothing can be said of a damaged row, now or later.
+            let Some(link) = &change.link else {
+                return Ok(());
+            };
             let mut command = Cmd::new();
             command
                 .arg("EVAL")
                 .arg(cache::PUT_UNLESS_NEWER)
                 .arg(1)
-                .arg(cache::key(self.generation, &change.link.key))
-                .arg(cache::encode_link(&change.link))
+                .arg(cache::key(self.generation, &link.key))
+                .arg(cache::encode_link(link))
                 .arg(lifetime(change.place.id));
             self.redis.run::<i64>(&command).await.map(drop)
         }

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub(crate) replicas_usable: IntGauge,
     /// `rpc` as above, without watch.
     pub(crate) moved: IntCounterVec,
+    /// `rpc` as above, or relay, purge.
+    pub(crate) rows_damaged: IntCounterVec,
     pub(crate) leader: IntGauge,
     pub(crate) watchers: IntGauge,
     pub(crate) watchers_lagged: IntCounter,
@@ -92,6 +94,16 @@ impl Metrics {
                     Opts::new(
                         "waypost_shard_moved_total",
                         "Items answered that another shard owns their prefix",
+                    ),
+                    &["rpc"],
+                ),
+            )?,
+            rows_damaged: add(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "waypost_shard_rows_damaged_total",
+                        "Stored rows met that cannot be read or bear no signature of ours; each is logged",
                     ),
                     &["rpc"],
                 ),

@@ -161,9 +161,16 @@ impl<S: LinkStore> Relay<S> {
     fn tell(&self, term: &Term, cursor: &mut Cursor, again: &Again, changes: &[Change]) {
         for change in changes {
             if cursor.tell(change) || again.includes(change) {
+                // One damaged row must not keep all others from being told.
+                let Some(link) = &change.link else {
+                    self.metrics
+                        .rows_damaged
+                        .with_label_values(&["relay"])
+                        .inc();
+                    continue;
+                };
                 self.metrics.changes_told.inc();
-                let link = message::Link::from(&*change.link);
-                term.tell(Event::Changed(link.into()));
+                term.tell(Event::Changed(message::Link::from(&**link).into()));
             }
         }
     }

@@ -101,6 +101,13 @@ impl<S: LinkStore> Service<S> {
             counter.inc_by(count as u64);
         }
     }
+
+    fn count_damaged(&self, rpc: &'static str, count: usize) {
+        if count > 0 {
+            let counter = self.metrics.rows_damaged.with_label_values(&[rpc]);
+            counter.inc_by(count as u64);
+        }
+    }
 }
 
 #[tonic::async_trait]

@@ -16,6 +16,7 @@ mod error;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod rules;
+mod sources;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -114,11 +115,17 @@ pub enum Created {
         /// It took the place of an earlier life, of which caches may know.
         replaced: bool,
     },
+    /// A live link has the same source already, made by another create.
+    Existing(Box<Link>),
+    /// The source's Idempotency-Key was used for another request.
+    Reused,
     /// The slug belongs to another create.
     Conflict,
     Moved(PrefixOwner),
     /// Its data cannot be stored, now or later.
     Refused,
+    /// The row that is there was not written by us; it stays as it is.
+    Damaged,
 }
 
 /// What is known of a slug.
@@ -128,6 +135,8 @@ pub enum Resolved {
     Found(Box<Link>),
     Absent,
     Moved(PrefixOwner),
+    /// Its row cannot be read.
+    Damaged,
 }
 
 /// A change of one stored link.
@@ -135,12 +144,21 @@ pub enum Resolved {
 pub struct Write {
     pub key: LinkKey,
     /// Whose link it must be.
-    pub tenant: String,
+    pub writer: Writer,
     /// The version it must have.
     pub if_version: Option<Version>,
     /// Names this change, however often it is tried.
     pub change_id: ChangeId,
     pub kind: WriteKind,
+}
+
+/// Who changes a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writer {
+    /// The tenant whose link it is. What was taken down is out of its reach.
+    Tenant(String),
+    /// Takes links down and lets them up again, whoever's they are.
+    Operator,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,9 +177,13 @@ pub enum Written {
     Gone(Box<Link>),
     /// It has another version than the caller named.
     VersionMismatch(Box<Link>),
+    /// It was taken down: only the operator changes it.
+    Blocked(Box<Link>),
     Moved(PrefixOwner),
     /// Its data cannot be stored, now or later.
     Refused,
+    /// The row that is there was not written by us; it stays as it is.
+    Damaged,
 }
 
 /// Where one server of a shard is in the log of all changes.
@@ -182,11 +204,11 @@ pub struct PrefixOwner {
     pub epoch: Epoch,
 }
 
-/// One row of the outbox, with the link as it is now.
+/// One row of the outbox, with the link as it is now; without it if its row is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     pub place: Place,
-    pub link: Box<Link>,
+    pub link: Option<Box<Link>>,
 }
 
 /// Where a change stands in the outbox.

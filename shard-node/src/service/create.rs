@@ -55,12 +55,18 @@ impl<S: LinkStore> Service<S> {
                             replaces |= replaced;
                             Outcome::Created((&*link).into())
                         }
+                        Created::Existing(link) => Outcome::Existing((&*link).into()),
+                        Created::Reused => Outcome::Reused(message::Reused {}),
                         Created::Conflict => Outcome::Conflict(message::Conflict {}),
                         Created::Moved(owner) => {
                             moves += 1;
                             Outcome::Moved(moved(&owner))
                         }
                         Created::Refused => failed("the link cannot be stored".to_owned()),
+                        Created::Damaged => {
+                            self.count_damaged("create_batch", 1);
+                            failed("the slug's stored row is damaged".to_owned())
+                        }
                     })
                 });
                 message::CreateOutcome { outcome }

@@ -61,23 +61,27 @@ impl<S: LinkStore> Service<S> {
             .map(|asked| key(Some(asked)))
             .collect::<Result<Vec<_>, _>>()?;
         let (resolved, from_primary) = self.look_up(keys).await?;
-        let mut moves = 0;
+        let (mut moves, mut damages) = (0, 0);
         let outcomes = resolved
             .into_iter()
             .map(|resolved| {
                 let outcome = match resolved {
-                    Resolved::Found(link) => Outcome::Found((*link).into()),
-                    Resolved::Absent => Outcome::Absent(message::Absent {}),
+                    Resolved::Found(link) => Some(Outcome::Found((*link).into())),
+                    Resolved::Absent => Some(Outcome::Absent(message::Absent {})),
                     Resolved::Moved(owner) => {
                         moves += 1;
-                        Outcome::Moved(moved(&owner))
+                        Some(Outcome::Moved(moved(&owner)))
+                    }
+                    // Nobody can tell what is there: that is no outcome at all.
+                    Resolved::Damaged => {
+                        damages += 1;
+                        None
                     }
                 };
-                message::ResolveOutcome {
-                    outcome: Some(outcome),
-                }
+                message::ResolveOutcome { outcome }
             })
             .collect();
+        self.count_damaged("resolve_batch", damages);
         self.count_moved("resolve_batch", moves);
         Ok(message::ResolveBatchResponse {
             outcomes,

@@ -2,13 +2,13 @@
 
 use tonic::Status;
 use uuid::Uuid;
-use waypost_domain::{ChangeId, Patch, Version};
+use waypost_domain::{ChangeId, Patch, State, Version};
 use waypost_proto::convert::Invalid;
 use waypost_proto::link::{self as message, write_response::Outcome};
 
 use super::{Service, check_max_visits, key, moved};
 use crate::lane::Operation;
-use crate::store::{Error, LinkStore, Purpose, Session, Write, WriteKind, Written};
+use crate::store::{Error, LinkStore, Purpose, Session, Write, WriteKind, Writer, Written};
 
 /// The lane's operation.
 #[derive(Debug)]
@@ -40,9 +40,10 @@ impl<S: LinkStore> Service<S> {
         if let waypost_domain::Change::Set(max) = patch.max_visits {
             check_max_visits(Some(max))?;
         }
+        let writer = writer(request.by_operator, request.tenant, &patch)?;
         let write = Write {
             key: key(request.key)?,
-            tenant: request.tenant,
+            writer,
             if_version: version(request.if_version)?,
             change_id: change_id(&request.change_id)?,
             kind: WriteKind::Update(Box::new(patch)),
@@ -56,7 +57,7 @@ impl<S: LinkStore> Service<S> {
     ) -> Result<message::WriteResponse, Status> {
         let write = Write {
             key: key(request.key)?,
-            tenant: request.tenant,
+            writer: Writer::Tenant(request.tenant),
             if_version: version(request.if_version)?,
             change_id: change_id(&request.change_id)?,
             kind: WriteKind::Delete,
@@ -78,6 +79,7 @@ impl<S: LinkStore> Service<S> {
             Written::Absent => Outcome::Absent(message::Absent {}),
             Written::Gone(link) => Outcome::Gone((&*link).into()),
             Written::VersionMismatch(link) => Outcome::VersionMismatch((&*link).into()),
+            Written::Blocked(link) => Outcome::Blocked((&*link).into()),
             Written::Moved(owner) => {
                 self.count_moved(rpc, 1);
                 Outcome::Moved(moved(&owner))
@@ -85,10 +87,35 @@ impl<S: LinkStore> Service<S> {
             Written::Refused => {
                 return Err(Status::invalid_argument("the change cannot be stored"));
             }
+            Written::Damaged => {
+                self.count_damaged(rpc, 1);
+                return Err(Status::internal("the stored row is damaged"));
+            }
         };
         Ok(message::WriteResponse {
             outcome: Some(outcome),
         })
+    }
+}
+
+/// The operator takes down and lets up, and the tenants do all else.
+fn writer(by_operator: bool, tenant: String, patch: &Patch) -> Result<Writer, Invalid> {
+    if !by_operator {
+        let is_theirs = patch.state != Some(State::Blocked);
+        return is_theirs
+            .then_some(Writer::Tenant(tenant))
+            .ok_or(Invalid("state"));
+    }
+    if !tenant.is_empty() {
+        return Err(Invalid("tenant"));
+    }
+    let is_takedown = Patch {
+        state: None,
+        ..patch.clone()
+    } == Patch::default();
+    match patch.state {
+        Some(State::Active | State::Blocked) if is_takedown => Ok(Writer::Operator),
+        _ => Err(Invalid("patch")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A row of `links`, between what a database holds and the domain's link.
 
 use uuid::Uuid;
+use waypost_domain::signature::KeyRing;
 use waypost_domain::{
     CreateId, DomainId, Epoch, Link, LinkId, LinkKey, LongUrl, Prefix, RedirectStatus, ShardId,
     Slug, Source, State, Timestamp, Version, signature,
@@ -97,6 +98,33 @@ impl TryFrom<Columns> for Link {
                 .map_err(|_| damaged("signature"))?,
         })
     }
+}
+
+/// A link that was read, unless its row is damaged: then that is logged, and the row
+/// fails alone.
+pub(super) fn whole(slug: &str, link: Result<Link, Error>) -> Option<Link> {
+    match link {
+        Ok(link) => Some(link),
+        Err(error) => {
+            tracing::error!(slug, %error, "stored row damaged");
+            None
+        }
+    }
+}
+
+/// The same, and its signature is ours: it may be answered, changed and signed again.
+/// Otherwise a row that somebody has put there would get a good signature.
+pub(super) fn authentic(key_ring: &KeyRing, slug: &str, link: Result<Link, Error>) -> Option<Link> {
+    let is_ours = |link: Link| match key_ring.verify(&link) {
+        true => Ok(link),
+        false => Err(Error::Damaged("signature")),
+    };
+    whole(slug, link.and_then(is_ours))
+}
+
+/// Reads one of the two halves of a source.
+pub(super) fn half(bytes: &[u8]) -> Result<[u8; 16], Error> {
+    bytes.try_into().map_err(|_| Error::Damaged("source"))
 }
 
 /// Reads a row of `prefix_owner`: who owns the prefix, and whether it is not

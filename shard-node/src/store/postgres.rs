@@ -12,11 +12,11 @@ use sqlx::{ConnectOptions as _, Connection as _, Postgres, Row as _, Transaction
 use time::OffsetDateTime;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
-use waypost_domain::{ChangeId, LinkKey, NewLink, Prefix, ShardId};
+use waypost_domain::{LinkKey, NewLink, Prefix, ShardId};
 use waypost_runtime::database::Schema;
 
-use super::columns::{link_columns, owner};
-use super::rules::{self, OnWrite};
+use super::columns::{self, link_columns, owner};
+use super::rules;
 use super::{
     Change, Created, Cursor, Error, LinkStore, Place, Poll, Position, PrefixOwner, Purpose,
     Resolved, Session, Write, Written,
@@ -25,13 +25,21 @@ use super::{
 mod create;
 mod rows;
 mod server;
+mod sources;
+mod write;
 
 const SCHEMA: Schema = Schema {
     table: "_sqlx_migrations",
-    steps: &[(
-        "links",
-        include_str!("../../migrations/postgres/0001_links.sql"),
-    )],
+    steps: &[
+        (
+            "links",
+            include_str!("../../migrations/postgres/0001_links.sql"),
+        ),
+        (
+            "life",
+            include_str!("../../migrations/postgres/0002_life.sql"),
+        ),
+    ],
 };
 
 /// What the server allows each of our statements and transactions. A process that
@@ -234,8 +242,9 @@ impl Session for PostgresSession {
             let (owner, moved) = self.owner(&row, 20)?;
             let outcome = if moved {
                 Resolved::Moved(owner)
-            } else if row.try_get::<Option<i32>, _>(0)?.is_some() {
-                Resolved::Found(Box::new(rows::link(&row)?))
+            } else if let Some(slug) = row.try_get::<Option<&str>, _>(1)? {
+                let link = columns::whole(slug, rows::link(&row));
+                link.map_or(Resolved::Damaged, |link| Resolved::Found(Box::new(link)))
             } else {
                 Resolved::Absent
             };
@@ -250,61 +259,7 @@ impl Session for PostgresSession {
     }
 
     async fn write(&mut self, write: &Write) -> Result<Written, Error> {
-        let (shard, key_ring) = (self.shard.clone(), self.key_ring.clone());
-        let mut tx = self.begin_write().await?;
-        let key = &write.key;
-        let row = sqlx::query(
-            "-- shard.owner_of
-             SELECT o.prefix, o.epoch, o.moved_to, clock_timestamp()
-             FROM prefix_owner AS o WHERE o.prefix = $1",
-        )
-        .bind(rules::prefix_text(&key.slug))
-        .fetch_one(&mut *tx)
-        .await?;
-        let (owner, moved) = owner_at(&shard, &row, 0)?;
-        if moved {
-            tx.rollback().await?;
-            return Ok(Written::Moved(owner));
-        }
-        let now = rows::timestamp(row.try_get(3)?)?;
-        let existing = sqlx::query(concat!(
-            "-- shard.lock\nSELECT ",
-            link_columns!(),
-            ", l.change_id FROM links AS l WHERE l.domain = $1 AND l.slug = $2 FOR UPDATE"
-        ))
-        .bind(rows::domain(key))
-        .bind(key.slug.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(row) = existing else {
-            tx.rollback().await?;
-            return Ok(Written::Absent);
-        };
-        let (existing, last) = (rows::link(&row)?, row.try_get(20)?);
-        let last = Option::map(last, ChangeId);
-        let mut link = match rules::on_write(&existing, last, write, owner.epoch, now) {
-            OnWrite::Write(link) => link,
-            refused => {
-                tx.rollback().await?;
-                return Ok(match refused {
-                    OnWrite::Gone => Written::Gone(Box::new(existing)),
-                    OnWrite::VersionMismatch => Written::VersionMismatch(Box::new(existing)),
-                    OnWrite::Repeat => Written::Link(Box::new(existing)),
-                    _ => Written::Absent,
-                });
-            }
-        };
-        link.signature = key_ring.sign(&link);
-        match rows::replace(&mut tx, &link, Some(write.change_id), now).await {
-            Err(Error::Data(error)) => {
-                tx.rollback().await?;
-                tracing::warn!(%error, "change refused by the database");
-                return Ok(Written::Refused);
-            }
-            outcome => outcome?,
-        }
-        tx.commit().await?;
-        Ok(Written::Link(link))
+        write::apply(self, write).await
     }
 
     async fn position(&mut self) -> Result<Position, Error> {
@@ -461,6 +416,7 @@ fn change(row: &sqlx::postgres::PgRow) -> Result<Change, Error> {
         position: row.try_get(20)?,
         id: row.try_get(21)?,
     };
-    let link = Box::new(rows::link(row)?);
+    let link = columns::whole(row.try_get(1)?, rows::link(row));
+    let link = link.map(Box::new);
     Ok(Change { place, link })
 }

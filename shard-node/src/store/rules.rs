@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use waypost_domain::{
-    ChangeId, Epoch, Link, LinkId, NewLink, Slug, SlugKind, State, Timestamp, Version, signature,
+    ChangeId, Epoch, Link, LinkId, NewLink, Slug, SlugKind, Source, State, Timestamp, Version,
+    signature,
 };
 
-use super::{Write, WriteKind};
+use super::{Write, WriteKind, Writer, Written};
 
 /// How long nobody but its owner gets a slug whose link was deleted or expired:
 /// printed and mailed links live on, and must not lead to a stranger.
@@ -24,16 +25,41 @@ pub(super) enum OnExisting {
     Recreate(Box<Link>),
 }
 
+/// What to do about a create whose source has a live link.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum OnSource {
+    /// It is the same create again.
+    Repeat,
+    Existing,
+    Reused,
+}
+
 /// What to do about a change of a row.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OnWrite {
     Absent,
     Gone,
+    Blocked,
     VersionMismatch,
-    /// It is the row's last change already.
+    /// It is the row's last change already, or asks for what is so.
     Repeat,
     /// Replace the row by this one.
     Write(Box<Link>),
+}
+
+impl OnWrite {
+    /// What is answered where nothing was to be written.
+    pub(super) fn answer(self, existing: Link) -> Written {
+        let existing = Box::new(existing);
+        match self {
+            Self::Absent => Written::Absent,
+            Self::Gone => Written::Gone(existing),
+            Self::Blocked => Written::Blocked(existing),
+            Self::VersionMismatch => Written::VersionMismatch(existing),
+            Self::Repeat => Written::Link(existing),
+            Self::Write(link) => Written::Link(link),
+        }
+    }
 }
 
 /// The first life of a slug. The signature is still to be set.
@@ -57,12 +83,45 @@ pub(super) fn on_existing(
     if new.kind == SlugKind::Minted {
         return OnExisting::Conflict;
     }
-    let free = ended_at(existing, now)
-        .is_some_and(|end| existing.tenant == new.tenant || now >= end.after(QUARANTINE));
+    let is_own = existing.tenant == new.tenant;
+    let ended = ended_at(existing, now);
+    let free = match new.kind {
+        // Had it been live, it would have been found by its source: it is used up.
+        // Were it kept, each life of such a link would make the series longer.
+        SlugKind::Derived => is_own && (ended.is_some() || has_source_of(existing, new)),
+        _ => ended.is_some_and(|end| is_own || now >= end.after(QUARANTINE)),
+    };
     if !free {
         return OnExisting::Conflict;
     }
     OnExisting::Recreate(Box::new(life(new, existing.version.next(epoch), now)))
+}
+
+/// Whether a link is one that a create with its source is answered with. A link that
+/// was taken down is, too: whoever is told so refuses it.
+#[must_use]
+pub(super) fn is_live(link: &Link, used_up: bool, now: Timestamp) -> bool {
+    !used_up && ended_at(link, now).is_none()
+}
+
+/// Decides about a create whose source has a live link.
+#[must_use]
+pub(super) fn on_source(found: &Link, new: &NewLink) -> OnSource {
+    let digest = |source: Option<Source>| source.and_then(|source| source.digest);
+    if found.create_id == new.create_id {
+        OnSource::Repeat
+    } else if digest(found.source) == digest(new.source) {
+        OnSource::Existing
+    } else {
+        OnSource::Reused
+    }
+}
+
+/// The source that a create is looked for by.
+#[must_use]
+pub(super) fn sought(new: &NewLink) -> Option<Source> {
+    // A minted slug follows from nothing: such a create is repeated by its id.
+    new.source.filter(|_| new.kind != SlugKind::Minted)
 }
 
 /// Decides about a change of `existing`, whose last change was `last`. The signature
@@ -75,7 +134,7 @@ pub(super) fn on_write(
     epoch: Epoch,
     now: Timestamp,
 ) -> OnWrite {
-    if existing.tenant != write.tenant {
+    if matches!(&write.writer, Writer::Tenant(tenant) if *tenant != existing.tenant) {
         return OnWrite::Absent;
     }
     if last == Some(write.change_id) {
@@ -83,6 +142,10 @@ pub(super) fn on_write(
     }
     if existing.state == State::Deleted {
         return OnWrite::Gone;
+    }
+    // Or deleting and recreating it would be a way around the takedown.
+    if existing.state == State::Blocked && write.writer != Writer::Operator {
+        return OnWrite::Blocked;
     }
     if write
         .if_version
@@ -95,6 +158,17 @@ pub(super) fn on_write(
         WriteKind::Update(patch) => patch.apply(&mut link),
         WriteKind::Delete => link.state = State::Deleted,
     }
+    if write.writer == Writer::Operator && existing.state != State::Blocked {
+        // What was not taken down is not let up: it may be off by its owner's will.
+        if link.state == State::Active {
+            return OnWrite::Repeat;
+        }
+    }
+    if link.source.is_some_and(|source| source.digest.is_none()) && !answers_alike(existing, &link)
+    {
+        // Who asks for what the link was is to get that, and not what it has become.
+        link.source = None;
+    }
     link.version = existing.version.next(epoch);
     link.updated_at = now.max(existing.updated_at);
     OnWrite::Write(Box::new(link))
@@ -104,10 +178,36 @@ pub(super) fn on_write(
 /// taken down is never over, or recreating it would be a way around.
 fn ended_at(link: &Link, now: Timestamp) -> Option<Timestamp> {
     match link.state {
-        State::Deleted => Some(link.updated_at),
+        // It may have expired long before somebody or something deleted it.
+        State::Deleted => {
+            let end = link.valid_until.unwrap_or(link.updated_at);
+            Some(end.max(link.created_at).min(link.updated_at))
+        }
         State::Active | State::Disabled => link.valid_until.filter(|until| *until <= now),
         State::Blocked => None,
     }
+}
+
+/// Whether two states of a link are the same but for what does not show in an answer.
+/// Switching off and on does not count.
+fn answers_alike(a: &Link, b: &Link) -> bool {
+    let deciding = |link: &Link| {
+        (
+            link.long_url.clone(),
+            link.redirect_status,
+            link.forward_query,
+            link.valid_since,
+            link.valid_until,
+            link.max_visits,
+            link.password_hash.clone(),
+        )
+    };
+    deciding(a) == deciding(b)
+}
+
+fn has_source_of(link: &Link, new: &NewLink) -> bool {
+    let id = |source: Option<Source>| source.map(|source| source.id);
+    link.source.is_some() && id(link.source) == id(new.source)
 }
 
 fn life(new: &NewLink, version: Version, now: Timestamp) -> Link {

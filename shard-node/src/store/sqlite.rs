@@ -10,10 +10,10 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
-use waypost_domain::{LinkKey, NewLink, Prefix, ShardId, Timestamp};
+use waypost_domain::{Link, LinkKey, NewLink, Prefix, ShardId, Timestamp};
 use waypost_runtime::database::Schema;
 
-use super::columns::{link_columns, owner};
+use super::columns::{self, link_columns, owner};
 use super::rules::{self, OnExisting, OnWrite};
 use super::{
     Change, Created, Cursor, Error, LinkStore, Place, Poll, Position, PrefixOwner, Purpose,
@@ -21,13 +21,20 @@ use super::{
 };
 
 mod rows;
+mod sources;
 
 const SCHEMA: Schema = Schema {
     table: "_sqlx_migrations",
-    steps: &[(
-        "links",
-        include_str!("../../migrations/sqlite/0001_links.sql"),
-    )],
+    steps: &[
+        (
+            "links",
+            include_str!("../../migrations/sqlite/0001_links.sql"),
+        ),
+        (
+            "life",
+            include_str!("../../migrations/sqlite/0002_life.sql"),
+        ),
+    ],
 };
 
 /// How long a connection waits for another's lock. Only a second process on the
@@ -202,8 +209,9 @@ impl Session for SqliteSession {
             let (owner, moved) = owner(&shard, prefix, row.try_get(21)?, row.try_get(22)?)?;
             let outcome = if moved {
                 Resolved::Moved(owner)
-            } else if row.try_get::<Option<i64>, _>(0)?.is_some() {
-                Resolved::Found(Box::new(rows::link(&row)?))
+            } else if let Some(slug) = row.try_get::<Option<&str>, _>(1)? {
+                let link = columns::whole(slug, rows::link(&row));
+                link.map_or(Resolved::Damaged, |link| Resolved::Found(Box::new(link)))
             } else {
                 Resolved::Absent
             };
@@ -226,12 +234,13 @@ impl Session for SqliteSession {
         let Some((existing, last)) = rows::stored(&mut tx, &write.key).await? else {
             return Ok(Written::Absent);
         };
+        let (key_ring, slug) = (&self.store.0.key_ring, write.key.slug.as_str());
+        let Some(existing) = columns::authentic(key_ring, slug, existing) else {
+            return Ok(Written::Damaged);
+        };
         let mut link = match rules::on_write(&existing, last, write, owner.epoch, now) {
-            OnWrite::Absent => return Ok(Written::Absent),
-            OnWrite::Gone => return Ok(Written::Gone(Box::new(existing))),
-            OnWrite::VersionMismatch => return Ok(Written::VersionMismatch(Box::new(existing))),
-            OnWrite::Repeat => return Ok(Written::Link(Box::new(existing))),
             OnWrite::Write(link) => link,
+            refused => return Ok(refused.answer(existing)),
         };
         link.signature = self.store.0.key_ring.sign(&link);
         match rows::replace(&mut tx, &existing, &link, Some(write.change_id), now).await {
@@ -362,24 +371,31 @@ impl SqliteStore {
         if moved {
             return Ok(Created::Moved(owner));
         }
+        if let Some(source) = rules::sought(new) {
+            let sources = sources::look_up(tx, source.id, &self.0.key_ring, now).await?;
+            if let Some(answer) = sources.answer(new) {
+                return Ok(answer);
+            }
+        }
         let mut link = rules::first_life(new, owner.epoch, now);
         link.signature = self.0.key_ring.sign(&link);
         if rows::insert(tx, &link).await? {
-            return Ok(Created::Stored {
-                link: Box::new(link),
-                replaced: false,
-            });
+            return Ok(stored(link));
         }
         let Some((existing, _)) = rows::stored(tx, &new.key).await? else {
             return Ok(Created::Conflict);
         };
+        let slug = new.key.slug.as_str();
+        let Some(existing) = columns::whole(slug, existing) else {
+            return Ok(Created::Damaged);
+        };
         match rules::on_existing(&existing, new, owner.epoch, now) {
-            OnExisting::Repeat => Ok(Created::Stored {
-                link: Box::new(existing),
-                replaced: false,
-            }),
+            OnExisting::Repeat => Ok(stored(existing)),
             OnExisting::Conflict => Ok(Created::Conflict),
             OnExisting::Recreate(mut link) => {
+                if columns::authentic(&self.0.key_ring, slug, Ok(existing.clone())).is_none() {
+                    return Ok(Created::Damaged);
+                }
                 link.signature = self.0.key_ring.sign(&link);
                 rows::replace(tx, &existing, &link, None, now).await?;
                 Ok(Created::Stored {
@@ -404,5 +420,12 @@ impl SqliteStore {
         .await?;
         let (prefix, epoch): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
         owner(&self.0.shard, prefix, epoch, row.try_get(2)?)
+    }
+}
+
+fn stored(link: Link) -> Created {
+    Created::Stored {
+        link: Box::new(link),
+        replaced: false,
     }
 }

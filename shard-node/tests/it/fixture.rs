@@ -9,7 +9,7 @@ use waypost_domain::{
     ChangeId, CreateId, DomainId, Link, LinkKey, LongUrl, NewLink, Patch, Prefix, RedirectStatus,
     ShardId, Slug, SlugKind, Version,
 };
-use waypost_shard_node::store::{Created, LinkStore, Session, Write, WriteKind, Written};
+use waypost_shard_node::store::{Created, LinkStore, Session, Write, WriteKind, Writer, Written};
 
 /// What the conformance suite needs of a database beside the store: to change
 /// and count rows behind its back.
@@ -97,10 +97,23 @@ pub(crate) fn stored(outcome: &Created) -> Link {
     }
 }
 
+pub(crate) fn acme() -> Writer {
+    Writer::Tenant("acme".to_owned())
+}
+
 pub(crate) async fn write(session: &mut impl Session, slug: &str, kind: WriteKind) -> Written {
+    write_by(session, acme(), slug, kind).await
+}
+
+pub(crate) async fn write_by(
+    session: &mut impl Session,
+    writer: Writer,
+    slug: &str,
+    kind: WriteKind,
+) -> Written {
     let write = Write {
         key: key(slug),
-        tenant: "acme".to_owned(),
+        writer,
         if_version: None,
         change_id: ChangeId(Uuid::new_v4()),
         kind,

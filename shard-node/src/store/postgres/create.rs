@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use sqlx::Row as _;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use waypost_domain::{Link, LinkKey, NewLink, Prefix, SlugKind};
 
 use super::rows::{self, Taken};
-use super::{PostgresSession, link_columns, owner_at};
+use super::{PostgresSession, link_columns, owner_at, sources};
 use crate::store::rules::{self, OnExisting};
-use crate::store::{Created, Error, PrefixOwner};
+use crate::store::sources::{Id, Sources};
+use crate::store::{Created, Error, PrefixOwner, columns};
 
 /// Creates links, minted ones and aliases apart: aliases lock rows that people
 /// fight over, and must not make minted ones wait.
@@ -32,10 +33,38 @@ pub(super) async fn batch(
             SlugKind::Minted => Taken::Never,
             SlugKind::Alias | SlugKind::Derived => Taken::Perhaps,
         };
-        isolated(session, &items, taken, &mut outcomes).await?;
+        while !items.is_empty() {
+            let later = put_off(&mut items);
+            isolated(session, &items, taken, &mut outcomes).await?;
+            items = later;
+        }
     }
     let complete: Option<Vec<Created>> = outcomes.into_iter().collect();
     complete.ok_or(Error::Damaged("outcome"))
+}
+
+/// Leaves the items that one transaction can do, and gives the rest. Of two slugs with
+/// one source, the second is looked at when it is known what became of the first.
+fn put_off<'a>(items: &mut Vec<(usize, &'a NewLink)>) -> Vec<(usize, &'a NewLink)> {
+    let mut slugs: HashMap<Id, &LinkKey> = HashMap::new();
+    let fits = |(_, new): &(usize, &'a NewLink)| {
+        let Some(source) = rules::sought(new) else {
+            return true;
+        };
+        match slugs.get(&source.id) {
+            Some(slug) => **slug == new.key,
+            None => {
+                let is_room = slugs.len() < sources::MAX_LOCKS;
+                if is_room {
+                    slugs.insert(source.id, &new.key);
+                }
+                is_room
+            }
+        }
+    };
+    let (now, later) = std::mem::take(items).into_iter().partition(fits);
+    *items = now;
+    later
 }
 
 /// Creates the items, and halves them as often as it takes for one that the
@@ -86,6 +115,14 @@ async fn group(
     }
     let (shard, key_ring) = (session.shard.clone(), session.key_ring.clone());
     let mut tx = session.begin_write().await?;
+    let sought: Vec<Id> = items
+        .iter()
+        .filter_map(|new| rules::sought(new))
+        .map(|source| source.id)
+        .collect();
+    if !sought.is_empty() {
+        sources::lock(&mut tx, &sought).await?;
+    }
     let mut prefixes: Vec<&str> = items
         .iter()
         .map(|new| rules::prefix_text(&new.key.slug))
@@ -111,12 +148,17 @@ async fn group(
         let owner = owners.get(&new.key.slug.prefix());
         owner.ok_or(Error::Damaged("prefix_owner"))
     };
+    let mut sources = Sources::default();
+    if !sought.is_empty() {
+        sources = sources::look_up(&mut tx, &sought, &key_ring, now).await?;
+    }
 
     // One row per slug; a second item with it meets the first one's.
     let mut fresh: Vec<Link> = Vec::with_capacity(items.len());
     for new in items {
         let (owner, moved) = owner_of(new)?;
-        if *moved || fresh.last().is_some_and(|last| last.key == new.key) {
+        let is_second = fresh.last().is_some_and(|last| last.key == new.key);
+        if *moved || is_second || sources.answer(new).is_some() {
             continue;
         }
         let mut link = rules::first_life(new, owner.epoch, now);
@@ -130,32 +172,43 @@ async fn group(
         return Ok(fresh.into_iter().map(stored).collect());
     }
     // What has just been inserted is met as the repeat of itself.
-    let mut present: HashMap<LinkKey, Link> = existing(&mut tx, &fresh)
-        .await?
-        .into_iter()
-        .map(|link| (link.key.clone(), link))
-        .collect();
+    let mut present = existing(&mut tx, &fresh).await?;
 
     let mut outcomes = Vec::with_capacity(items.len());
     for new in items {
         let (owner, moved) = owner_of(new)?;
-        outcomes.push(if *moved {
-            Created::Moved(owner.clone())
-        } else {
-            let Some(row) = present.get_mut(&new.key) else {
-                return Err(Error::Damaged("links"));
-            };
-            match rules::on_existing(row, new, owner.epoch, now) {
-                OnExisting::Repeat => stored(row.clone()),
-                OnExisting::Conflict => Created::Conflict,
-                OnExisting::Recreate(mut link) => {
-                    link.signature = key_ring.sign(&link);
-                    rows::replace(&mut tx, &link, None, now).await?;
-                    *row = (*link).clone();
-                    Created::Stored {
-                        link,
-                        replaced: true,
-                    }
+        if *moved {
+            outcomes.push(Created::Moved(owner.clone()));
+            continue;
+        }
+        if let Some(answer) = sources.answer(new) {
+            outcomes.push(answer);
+            continue;
+        }
+        let row = present.get_mut(&new.key).ok_or(Error::Damaged("links"))?;
+        let Some(link) = row else {
+            outcomes.push(Created::Damaged);
+            continue;
+        };
+        outcomes.push(match rules::on_existing(link, new, owner.epoch, now) {
+            OnExisting::Repeat => {
+                sources.add(link.clone());
+                stored(link.clone())
+            }
+            OnExisting::Conflict => Created::Conflict,
+            OnExisting::Recreate(mut next) => {
+                let slug = new.key.slug.as_str();
+                if columns::authentic(&key_ring, slug, Ok(link.clone())).is_none() {
+                    outcomes.push(Created::Damaged);
+                    continue;
+                }
+                next.signature = key_ring.sign(&next);
+                rows::replace(&mut tx, &next, None, now).await?;
+                *link = (*next).clone();
+                sources.add(link.clone());
+                Created::Stored {
+                    link: next,
+                    replaced: true,
                 }
             }
         });
@@ -175,17 +228,21 @@ fn stored(link: Link) -> Created {
     }
 }
 
-/// Reads and locks the rows of these links, whoever made them.
-async fn existing(tx: &mut PgConnection, taken: &[Link]) -> Result<Vec<Link>, Error> {
+/// Reads and locks the rows of these links, whoever made them; `None` for one that is
+/// damaged.
+async fn existing(
+    tx: &mut PgConnection,
+    taken: &[Link],
+) -> Result<HashMap<LinkKey, Option<Link>>, Error> {
     if taken.is_empty() {
-        return Ok(Vec::new());
+        return Ok(HashMap::new());
     }
     let domains: Vec<i32> = taken.iter().map(|link| rows::domain(&link.key)).collect();
     let slugs: Vec<&str> = taken.iter().map(|link| link.key.slug.as_str()).collect();
     let found = sqlx::query(concat!(
         "-- shard.existing\nSELECT ",
         link_columns!(),
-        " FROM unnest($1::int[], $2::text[]) AS k(domain, slug)
+        ", k.at FROM unnest($1::int[], $2::text[]) WITH ORDINALITY AS k(domain, slug, at)
           JOIN links AS l ON l.domain = k.domain AND l.slug = k.slug
           FOR UPDATE OF l"
     ))
@@ -193,5 +250,12 @@ async fn existing(tx: &mut PgConnection, taken: &[Link]) -> Result<Vec<Link>, Er
     .bind(slugs)
     .fetch_all(tx)
     .await?;
-    found.iter().map(rows::link).collect()
+    let read = |row: &PgRow| {
+        let at = usize::try_from(row.try_get::<i64, _>(20)?).unwrap_or_default();
+        let asked = at.checked_sub(1).and_then(|at| taken.get(at));
+        let key = asked.ok_or(Error::Damaged("links"))?.key.clone();
+        let link = columns::whole(key.slug.as_str(), rows::link(row));
+        Ok((key, link))
+    };
+    found.iter().map(read).collect()
 }

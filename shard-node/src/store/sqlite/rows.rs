@@ -4,14 +4,14 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use waypost_domain::{ChangeId, Link, LinkKey, Timestamp};
 
-use crate::store::columns::{Columns, link_columns};
+use crate::store::columns::{self, Columns, link_columns};
 use crate::store::{Change, Error, Place};
 
-/// A link and its last change.
+/// A link, unless its row is damaged, and its last change.
 pub(super) async fn stored(
     tx: &mut SqliteConnection,
     key: &LinkKey,
-) -> Result<Option<(Link, Option<ChangeId>)>, Error> {
+) -> Result<Option<(Result<Link, Error>, Option<ChangeId>)>, Error> {
     let row = sqlx::query(concat!(
         "-- shard.stored\nSELECT ",
         link_columns!(),
@@ -21,7 +21,7 @@ pub(super) async fn stored(
     .bind(key.slug.as_str())
     .fetch_optional(tx)
     .await?;
-    let read = |row: SqliteRow| Ok((link(&row)?, Option::map(row.try_get(20)?, ChangeId)));
+    let read = |row: SqliteRow| Ok((link(&row), Option::map(row.try_get(20)?, ChangeId)));
     row.map(read).transpose()
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn changes(
             let id: i64 = row.try_get(20)?;
             Ok(Change {
                 place: Place { position: id, id },
-                link: Box::new(link(row)?),
+                link: columns::whole(row.try_get(1)?, link(row)).map(Box::new),
             })
         })
         .collect()
