@@ -8,9 +8,11 @@ mod docs;
 mod document;
 mod home;
 mod link;
+mod preview;
 mod problem;
 mod shorten;
 mod stats;
+mod unlock;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,10 +22,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use http::HeaderValue;
-use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
+use http::Method;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -35,12 +34,8 @@ pub use problem::{Code, Problem, table as table_of_codes};
 use self::document::Tagged;
 use crate::keys::Keys;
 use crate::lookup::Lookup;
-
-/// A body is what its type says, whatever it looks like.
-pub(crate) const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-
-/// A body is data: shown as a page, it loads and runs nothing.
-const INERT: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+use crate::pages;
+use crate::redirect::Redirects;
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -48,7 +43,7 @@ pub struct Api(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    lookup: Lookup,
+    redirects: Redirects,
     keys: Keys,
     auth: Auth,
     analytics: Vec<Transport>,
@@ -59,14 +54,14 @@ struct Inner {
 impl Api {
     #[must_use]
     pub fn new(
-        lookup: Lookup,
+        redirects: Redirects,
         keys: Keys,
         auth: Auth,
         analytics: Vec<Transport>,
         base_url: &str,
     ) -> Self {
         Self(Arc::new(Inner {
-            lookup,
+            redirects,
             keys,
             auth,
             analytics,
@@ -87,7 +82,7 @@ impl Api {
     }
 
     pub(crate) fn lookup(&self) -> &Lookup {
-        &self.0.lookup
+        &self.0.redirects.lookup
     }
 
     fn short_url(&self, slug: &waypost_domain::Slug) -> String {
@@ -111,7 +106,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(link::show, link::edit, link::delete))
         .routes(routes!(stats::stats))
         // Slugs are read elsewhere: what comes here is none, or is not read.
-        .route("/{slug}", get(problem::no_such_route))
+        .route("/{slug}", get(preview::preview).post(unlock::unlock))
 }
 
 /// The document as it is sent.
@@ -121,16 +116,8 @@ fn document(mut openapi: OpenApi) -> Tagged {
     Tagged::of(json)
 }
 
-/// No answer is kept by a cache, taken for another type than it says, or able to load
-/// or run anything, unless its handler says so.
 async fn guard(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers
-        .entry(CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
-    headers.entry(CONTENT_SECURITY_POLICY).or_insert(INERT);
+    pages::guard(response.headers_mut());
     response
 }
 
@@ -146,6 +133,8 @@ async fn measure(State(api): State<Api>, request: Request, next: Next) -> Respon
         Some("/api/v1/links/batch") => "batch",
         Some("/api/v1/links/{slug}") => "link",
         Some("/api/v1/links/{slug}/stats") => "stats",
+        Some("/{slug}") if request.method() == Method::POST => "unlock",
+        Some("/{slug}") => "preview",
         _ => "other",
     };
     let response = next.run(request).await;

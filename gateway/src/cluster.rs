@@ -82,6 +82,7 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         clicks: clicks(config, process)?,
         trusted_hops: config.public.trusted_hops(),
         base_url: config.public.base_url(config.listen)?,
+        elsewhere: config.public.elsewhere()?,
         l1_bytes: config.public.l1_mib << 20,
         shared_cache,
     })

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client::TrustedHops;
+use crate::redirect::Elsewhere;
+use waypost_domain::LongUrl;
 use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
 
 /// The gateway of a Waypost cluster: answers redirects and the API over HTTP.
@@ -139,6 +141,15 @@ pub struct PublicOptions {
     #[arg(long, env = "WAYPOST_BASE_URL", value_name = "URL")]
     pub base_url: Option<String>,
 
+    /// Where visitors are sent (302) instead of a 404 when there is no such link, or it is
+    /// not yet valid or disabled; none: they are told so
+    #[arg(long, env = "WAYPOST_UNKNOWN_SLUG_REDIRECT", value_name = "URL")]
+    pub unknown_slug_redirect: Option<String>,
+
+    /// Where visitors of the home page are sent (302); none: they see it
+    #[arg(long, env = "WAYPOST_HOME_REDIRECT", value_name = "URL")]
+    pub home_redirect: Option<String>,
+
     /// Client connections at the same time; one more is closed at once
     #[arg(
         long,
@@ -188,6 +199,15 @@ fn header_name(text: &str) -> Result<http::HeaderName, String> {
         .map_err(|_| "expected the name of a header".to_owned())
 }
 
+/// A URL as a redirect sends it.
+fn destination(option: &'static str, text: &str) -> Result<http::HeaderValue, Invalid> {
+    let url = LongUrl::parse(text).map_err(|error| Invalid {
+        option,
+        problem: format!("\"{text}\": {error}"),
+    })?;
+    Ok(http::HeaderValue::from_str(url.as_str()).expect("a canonical URL is visible ASCII"))
+}
+
 impl PublicOptions {
     /// Client connections at the same time.
     #[must_use]
@@ -197,6 +217,21 @@ impl PublicOptions {
         } else {
             tokio::sync::Semaphore::MAX_PERMITS
         }
+    }
+
+    /// Where visitors are sent who ask for none of the links.
+    ///
+    /// # Errors
+    /// If it is set to something that is no http or https URL.
+    pub fn elsewhere(&self) -> Result<Elsewhere, Invalid> {
+        let place = |option, text: &Option<String>| {
+            let place = text.as_deref().map(|text| destination(option, text));
+            place.transpose()
+        };
+        Ok(Elsewhere {
+            unknown_slug: place("--unknown-slug-redirect", &self.unknown_slug_redirect)?,
+            home: place("--home-redirect", &self.home_redirect)?,
+        })
     }
 
     /// The proxies whose word on the client is taken.
@@ -239,6 +274,7 @@ impl Options for Config {
 
     fn check(&self) -> Result<(), Invalid> {
         self.public.base_url(self.listen)?;
+        self.public.elsewhere()?;
         if self.keygen.is_empty() {
             return Err(Invalid {
                 option: "--keygen",

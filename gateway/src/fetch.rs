@@ -50,6 +50,12 @@ impl Fetcher {
         self.0.flights.join(key, depart).await
     }
 
+    /// Asks the shard, whatever Redis holds.
+    pub(crate) async fn ask_shard(&self, key: &Arc<LinkKey>) -> Fetched {
+        let answer = self.0.at_shard(key, None).await;
+        answer.unwrap_or_else(Fetched::Unknown)
+    }
+
     /// A change of this link was acknowledged: whoever asks from now on must not be
     /// answered by a fetch that began before.
     pub(crate) fn changed(&self, key: &LinkKey) {

@@ -5,6 +5,7 @@
 //! click. The walk of a create: [`api`], then [`keys`] for a slug, then [`shards`].
 
 pub mod api;
+mod attempts;
 pub mod batch;
 #[cfg(feature = "cluster")]
 mod breaker;
@@ -21,6 +22,7 @@ pub mod l1;
 pub mod lookup;
 pub mod metrics;
 mod pages;
+mod passwords;
 pub mod redirect;
 #[cfg(feature = "cluster")]
 mod redis_tier;
@@ -31,6 +33,7 @@ pub mod shards;
 mod shared_cache;
 pub mod target;
 mod trace;
+mod visits;
 mod watch;
 mod workers;
 
@@ -46,6 +49,7 @@ use waypost_runtime::redis::Redis;
 use waypost_runtime::{Error, Process};
 
 use crate::api::{Api, Auth};
+use crate::attempts::Attempts;
 use crate::clicks::{Clicks, Flushed};
 use crate::client::TrustedHops;
 use crate::fetch::Fetcher;
@@ -55,10 +59,12 @@ use crate::keys::Keys;
 use crate::l1::L1;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::redirect::Redirects;
+use crate::passwords::Passwords;
+use crate::redirect::{Elsewhere, Redirects};
 use crate::routing::{Routes, ShardIndex};
 use crate::shards::Shards;
 use crate::shared_cache::Tier;
+use crate::visits::Visits;
 use crate::workers::Workers;
 
 #[cfg(feature = "cluster")]
@@ -82,6 +88,8 @@ pub struct Parts {
     /// The proxies in front that say whom they were asked by.
     pub trusted_hops: TrustedHops,
     pub base_url: String,
+    /// Where visitors are sent who ask for none of the links.
+    pub elsewhere: Elsewhere,
     pub l1_bytes: u64,
     pub shared_cache: SharedCache,
 }
@@ -131,6 +139,7 @@ pub async fn run(
             serving.clone(),
         ));
     }
+    let visits = Visits::start(shards.clone(), metrics.clone(), serving.clone());
     let keys = Keys::start(parts.keygens, routes, homes, metrics.clone(), serving);
     let shared = match parts.shared_cache {
         SharedCache::None => Tier::None,
@@ -157,11 +166,22 @@ pub async fn run(
         fetcher,
     };
     let redirects = Redirects {
-        lookup: lookup.clone(),
+        lookup,
         clicks: parts.clicks.clone(),
         trusted_hops: parts.trusted_hops,
+        elsewhere: parts.elsewhere,
+        visits: visits.clone(),
+        passwords: Passwords::new(metrics.clone()),
+        attempts: Arc::new(Attempts::new()),
     };
-    let router = Api::new(lookup, keys, parts.auth, parts.analytics, &parts.base_url).router();
+    let router = Api::new(
+        redirects.clone(),
+        keys,
+        parts.auth,
+        parts.analytics,
+        &parts.base_url,
+    )
+    .router();
 
     process.readiness.condition("serving").set(true);
     let served = server::Served {
@@ -170,6 +190,7 @@ pub async fn run(
         trusted_hops: parts.trusted_hops,
     };
     server::serve(listener, served, limits, &workers, metrics, process).await;
+    visits.give_back(process.shutdown.deadline()).await;
     if let Flushed::Remainder { bytes } = parts.clicks.flush(process.shutdown.deadline()).await {
         tracing::warn!(
             bytes,

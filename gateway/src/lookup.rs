@@ -56,6 +56,10 @@ impl Lookup {
         let freshness = self.freshness(key.slug.borrowed());
         let stale = self.l1.get(key.domain, key.slug.borrowed());
         match stale {
+            // Memory has it, and not all that its answer takes.
+            Some((target, stamp)) if freshness.trust(stamp, Instant::now()) == Trust::Fresh => {
+                return Found::Link(target, freshness.shard_time(Instant::now()));
+            }
             Some(_) => self.metrics.cache("l1", "stale"),
             None => self.metrics.l1_miss(),
         }
@@ -64,6 +68,24 @@ impl Lookup {
             Fetched::Absent => Found::Absent,
             Fetched::Unknown(error) => self.last_resort(key, freshness, error),
         }
+    }
+
+    /// Asks the shard past every cache, which may lag behind a change.
+    pub async fn ask_shard(&self, key: &Arc<LinkKey>) -> Found {
+        match self.fetcher.ask_shard(key).await {
+            Fetched::Link(target) => Found::Link(target, self.shard_time(key, Instant::now())),
+            Fetched::Absent => Found::Absent,
+            Fetched::Unknown(error) => {
+                self.metrics.unanswered(error.reason());
+                Found::Unknown(error)
+            }
+        }
+    }
+
+    /// The clock of the shard that has this slug.
+    #[must_use]
+    pub fn shard_time(&self, key: &LinkKey, now: Instant) -> Timestamp {
+        self.freshness(key.slug.borrowed()).shard_time(now)
     }
 
     fn freshness(&self, slug: SlugRef<'_>) -> &Freshness {

@@ -41,6 +41,10 @@ pub struct Metrics {
     stream_live: IntGaugeVec,
     streams_lost: IntCounterVec,
     joined: IntCounter,
+    visits: IntCounterVec,
+    visits_joined: IntCounter,
+    visits_returned: IntCounterVec,
+    passwords: IntCounterVec,
     redis_puts: IntCounterVec,
     redis_breakers_open: IntGauge,
     redis_breakers_opened: IntCounter,
@@ -64,7 +68,7 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             IntCounterVec::new(Opts::new(name, help), labels)
         };
-        // route: redirect, shorten, create, batch, link, stats, other.
+        // route: redirect, shorten, create, batch, link, stats, preview, unlock, other.
         // code: the status of the answer.
         let requests = histogram(
             "waypost_http_request_duration_seconds",
@@ -96,7 +100,7 @@ impl Metrics {
                 "Lookups answered 503, since nobody who knows could be asked",
                 &["reason"],
             )?,
-            // rpc: resolve, create, update, delete. result: ok, unavailable, timeout,
+            // rpc: resolve, create, update, delete, lease_visits, return_visits. result: ok, unavailable, timeout,
             // overloaded, refused.
             rpcs: histogram(
                 "waypost_shard_call_duration_seconds",
@@ -129,6 +133,30 @@ impl Metrics {
             joined: IntCounter::new(
                 "waypost_lookups_joined_total",
                 "Lookups beyond memory that waited for another's of the same slug",
+            )?,
+            // result: granted, used_up; outdated for a link whose limit had changed,
+            // unknown where the shard could not be asked.
+            visits: counters(
+                "waypost_visits_asked_total",
+                "Visits of links with a limit for which the shard was asked, by its word",
+                &["result"],
+            )?,
+            visits_joined: IntCounter::new(
+                "waypost_visits_joined_total",
+                "Visits that waited for a lease which another had asked for",
+            )?,
+            // result: returned; lost where the shard could not be asked.
+            visits_returned: counters(
+                "waypost_visits_returned_total",
+                "Leased visits that were not made, by what became of them",
+                &["result"],
+            )?,
+            // work: hash of a new password, check of a visitor's. result: done, refused
+            // because too many waited.
+            passwords: counters(
+                "waypost_passwords_total",
+                "Passwords to be worked out, and whether they were",
+                &["work", "result"],
             )?,
             // result: stored, outdated for a version older than what is there, late
             // for an answer too old to be put there; paused, error, refused as above.
@@ -169,6 +197,10 @@ impl Metrics {
         registry.register(Box::new(metrics.stream_live.clone()))?;
         registry.register(Box::new(metrics.streams_lost.clone()))?;
         registry.register(Box::new(metrics.joined.clone()))?;
+        registry.register(Box::new(metrics.visits.clone()))?;
+        registry.register(Box::new(metrics.visits_joined.clone()))?;
+        registry.register(Box::new(metrics.visits_returned.clone()))?;
+        registry.register(Box::new(metrics.passwords.clone()))?;
         registry.register(Box::new(metrics.redis_puts.clone()))?;
         registry.register(Box::new(metrics.redis_breakers_open.clone()))?;
         registry.register(Box::new(metrics.redis_breakers_opened.clone()))?;
@@ -245,6 +277,25 @@ impl Metrics {
     /// Counts those who wait for another's lookup.
     pub(crate) fn joined(&self) -> IntCounter {
         self.joined.clone()
+    }
+
+    pub(crate) fn visit(&self, result: &str) {
+        self.visits.with_label_values(&[result]).inc();
+    }
+
+    /// Counts those who wait for another's lease.
+    pub(crate) fn visits_joined(&self) -> IntCounter {
+        self.visits_joined.clone()
+    }
+
+    pub(crate) fn visits_returned(&self, heard: bool, count: u32) {
+        let result = if heard { "returned" } else { "lost" };
+        let counter = self.visits_returned.with_label_values(&[result]);
+        counter.inc_by(count.into());
+    }
+
+    pub(crate) fn password(&self, work: &str, result: &str) {
+        self.passwords.with_label_values(&[work, result]).inc();
     }
 
     #[cfg(feature = "cluster")]

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use url::Url;
 use waypost_domain::{DomainId, LinkKey, Slug, SlugRef, Timestamp, Verdict};
 
-use crate::api::NO_SNIFF;
+use crate::api::Problem;
+use crate::attempts::Attempts;
 use crate::clicks::{ClickedLink, Clicks, Hit};
-use crate::client::TrustedHops;
+use crate::client::{ClientAddress, TrustedHops};
 use crate::lookup::{Found, Lookup};
-use crate::pages;
+use crate::pages::{self, Answer, Asked, NOT_KEPT};
+use crate::passwords::Passwords;
 use crate::target::Target;
-
-/// Clicks are counted, and an edit or a takedown is honoured at once.
-const NOT_KEPT: HeaderValue = HeaderValue::from_static("private, no-store");
+use crate::visits::{Grant, Visits};
 
 /// What permanence means where links can change: 90 seconds.
 const KEPT_BRIEFLY: HeaderValue = HeaderValue::from_static("private, max-age=90");
@@ -31,6 +31,29 @@ pub struct Redirects {
     pub(crate) lookup: Lookup,
     pub(crate) clicks: Clicks,
     pub(crate) trusted_hops: TrustedHops,
+    pub(crate) elsewhere: Elsewhere,
+    pub(crate) visits: Visits,
+    pub(crate) passwords: Passwords,
+    pub(crate) attempts: Arc<Attempts>,
+}
+
+/// Where visitors are sent, if anywhere, who ask for none of the links.
+#[derive(Debug, Clone, Default)]
+pub struct Elsewhere {
+    /// Instead of a 404.
+    pub unknown_slug: Option<HeaderValue>,
+    /// Instead of the home page.
+    pub home: Option<HeaderValue>,
+}
+
+/// What a redirect takes over from the request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visit<'a> {
+    pub(crate) query: Option<&'a str>,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) client: ClientAddress,
+    /// Whether it counts as a click.
+    pub(crate) counts: bool,
 }
 
 /// The slug that a path names, if it names one and not a page of ours.
@@ -47,81 +70,144 @@ impl Redirects {
         slug: SlugRef<'_>,
         request: &Request<B>,
         peer: SocketAddr,
-    ) -> Option<Response<Full<Bytes>>> {
+    ) -> Option<Answer> {
         let started = Instant::now();
         let (target, now) = self.lookup.held(slug, started)?;
-        let response = self.link(&target, now, request, peer);
+        let response = self.at_once(&target, now, &self.visit(request, peer))?;
         self.lookup.metrics.redirect(response.status(), started);
         Some(response)
     }
 
     /// Looks up a slug that memory does not hold, answers, and hands the click off.
-    pub async fn answer<B>(
-        &self,
-        slug: Slug,
-        request: &Request<B>,
-        peer: SocketAddr,
-    ) -> Response<Full<Bytes>> {
+    pub async fn answer<B>(&self, slug: Slug, request: &Request<B>, peer: SocketAddr) -> Answer {
         let started = Instant::now();
+        let visit = self.visit(request, peer);
         let key = Arc::new(LinkKey {
             domain: DomainId::MAIN,
             slug,
         });
         let response = match self.lookup.find(&key).await {
-            Found::Link(target, now) => self.link(&target, now, request, peer),
-            Found::Absent => refusal(StatusCode::NOT_FOUND, request.headers()),
-            Found::Unknown(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, request.headers()),
+            Found::Link(target, now) => self.link(&key, &target, now, &visit).await,
+            Found::Absent => self.refusal(StatusCode::NOT_FOUND, visit.headers),
+            Found::Unknown(_) => self.refusal(StatusCode::SERVICE_UNAVAILABLE, visit.headers),
         };
         self.lookup.metrics.redirect(response.status(), started);
         response
     }
 
-    fn link<B>(
-        &self,
-        target: &Target,
-        now: Timestamp,
-        request: &Request<B>,
-        peer: SocketAddr,
-    ) -> Response<Full<Bytes>> {
-        let status = match target.verdict(now) {
-            Verdict::Redirect if !target.has_visit_limit() => {
-                return self.redirect(target, now, request, peer);
-            }
-            // Links of a release that knows more than this one: never sent on
-            // unprotected.
-            Verdict::Redirect | Verdict::Password => StatusCode::SERVICE_UNAVAILABLE,
-            Verdict::NotFound => StatusCode::NOT_FOUND,
-            Verdict::Gone => StatusCode::GONE,
-            Verdict::Blocked => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
-        };
-        refusal(status, request.headers())
+    fn visit<'a, B>(&self, request: &'a Request<B>, peer: SocketAddr) -> Visit<'a> {
+        Visit {
+            query: request.uri().query(),
+            headers: request.headers(),
+            client: self.trusted_hops.client(peer, request.headers()),
+            // HEAD asks where a link leads; nobody has followed it.
+            counts: request.method() == Method::GET,
+        }
     }
 
-    fn redirect<B>(
+    /// Answers unless a visit has to be asked for.
+    fn at_once(&self, target: &Target, now: Timestamp, visit: &Visit<'_>) -> Option<Answer> {
+        match target.verdict(now) {
+            Verdict::Redirect if !target.has_visit_limit() => {
+                Some(self.redirect(target, now, status_of(target), visit))
+            }
+            Verdict::Redirect => match self.visits.held(target, visit.counts)? {
+                Grant::Granted => Some(self.redirect(target, now, status_of(target), visit)),
+                _ => Some(self.refusal(StatusCode::GONE, visit.headers)),
+            },
+            verdict => Some(self.not_followed(verdict, visit.headers)),
+        }
+    }
+
+    async fn link(
+        &self,
+        key: &Arc<LinkKey>,
+        target: &Target,
+        now: Timestamp,
+        visit: &Visit<'_>,
+    ) -> Answer {
+        if let Some(answer) = self.at_once(target, now, visit) {
+            return answer;
+        }
+        match self.visits.ask(target, visit.counts).await {
+            // An edit that was not told yet: the link as it is now is judged anew.
+            Grant::Outdated => match self.lookup.ask_shard(key).await {
+                Found::Link(target, now) => match self.at_once(&target, now, visit) {
+                    Some(answer) => answer,
+                    None => self.follow(&target, now, status_of(&target), visit).await,
+                },
+                Found::Absent => self.refusal(StatusCode::NOT_FOUND, visit.headers),
+                Found::Unknown(_) => self.refusal(StatusCode::SERVICE_UNAVAILABLE, visit.headers),
+            },
+            grant => self.granted(grant, target, now, status_of(target), visit),
+        }
+    }
+
+    /// Sends a visitor on whom the link's other conditions let through, if its visits
+    /// are not used up.
+    pub(crate) async fn follow(
         &self,
         target: &Target,
         now: Timestamp,
-        request: &Request<B>,
-        peer: SocketAddr,
-    ) -> Response<Full<Bytes>> {
-        let status = StatusCode::from_u16(target.redirect_status.code())
-            .expect("301, 302, 307 and 308 are statuses");
-        let query = request.uri().query().filter(|_| target.forward_query);
+        status: StatusCode,
+        visit: &Visit<'_>,
+    ) -> Answer {
+        let grant = if target.has_visit_limit() {
+            self.visits.ask(target, visit.counts).await
+        } else {
+            Grant::Granted
+        };
+        self.granted(grant, target, now, status, visit)
+    }
+
+    fn granted(
+        &self,
+        grant: Grant,
+        target: &Target,
+        now: Timestamp,
+        status: StatusCode,
+        visit: &Visit<'_>,
+    ) -> Answer {
+        match grant {
+            Grant::Granted => self.redirect(target, now, status, visit),
+            Grant::UsedUp => self.refusal(StatusCode::GONE, visit.headers),
+            Grant::Outdated => self.refusal(StatusCode::SERVICE_UNAVAILABLE, visit.headers),
+            Grant::Unknown(error) => {
+                self.lookup.metrics.unanswered(error.reason());
+                self.refusal(StatusCode::SERVICE_UNAVAILABLE, visit.headers)
+            }
+        }
+    }
+
+    /// Answers for a link that is not followed now.
+    pub(crate) fn not_followed(&self, verdict: Verdict, headers: &HeaderMap) -> Answer {
+        let status = match verdict {
+            Verdict::Password => return pages::password(Asked::First, headers),
+            Verdict::Gone => StatusCode::GONE,
+            Verdict::Blocked => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
+            Verdict::NotFound | Verdict::Redirect => StatusCode::NOT_FOUND,
+        };
+        self.refusal(status, headers)
+    }
+
+    /// Sends a visitor to where a link leads, and counts that.
+    fn redirect(
+        &self,
+        target: &Target,
+        now: Timestamp,
+        status: StatusCode,
+        visit: &Visit<'_>,
+    ) -> Answer {
+        let query = visit.query.filter(|_| target.forward_query);
         let location = query
             .and_then(|query| with_query(target.long_url(), query))
             .unwrap_or_else(|| target.location());
-        let mut response = Response::new(Full::new(Bytes::new()));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(LOCATION, location);
         let kept = if target.may_be_kept() {
             KEPT_BRIEFLY
         } else {
             NOT_KEPT
         };
-        headers.insert(CACHE_CONTROL, kept);
-        // HEAD asks where a link leads; nobody has followed it.
-        if request.method() == Method::GET {
+        if visit.counts {
             self.clicks.record(&Hit {
                 link: ClickedLink {
                     domain: target.domain.0,
@@ -130,13 +216,42 @@ impl Redirects {
                     tenant: target.tenant(),
                 },
                 status: status.as_u16(),
-                headers: request.headers(),
-                client: self.trusted_hops.client(peer, request.headers()).ip(),
+                headers: visit.headers,
+                client: visit.client.ip(),
                 at: now,
             });
         }
-        response
+        sent_to(location, status, kept)
     }
+
+    /// Answers that a slug leads nowhere.
+    pub(crate) fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Answer {
+        match status {
+            StatusCode::NOT_FOUND => self.absent(&Problem::no_such_link(), headers),
+            status => pages::refusal(status, headers),
+        }
+    }
+
+    /// Answers that there is nothing here, unless the operator has a better place.
+    pub(crate) fn absent(&self, problem: &Problem, headers: &HeaderMap) -> Answer {
+        match &self.elsewhere.unknown_slug {
+            Some(place) => sent_to(place.clone(), StatusCode::FOUND, NOT_KEPT),
+            None => pages::refused(problem, headers),
+        }
+    }
+}
+
+fn status_of(target: &Target) -> StatusCode {
+    StatusCode::from_u16(target.redirect_status.code()).expect("301, 302, 307 and 308 are statuses")
+}
+
+pub(crate) fn sent_to(location: HeaderValue, status: StatusCode, kept: HeaderValue) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, location);
+    headers.insert(CACHE_CONTROL, kept);
+    response
 }
 
 /// The destination with the visitor's query appended; of a key that both have,
@@ -152,22 +267,6 @@ fn with_query(long_url: &str, query: &str) -> Option<HeaderValue> {
         url.query_pairs_mut().extend_pairs(forwarded);
     }
     HeaderValue::from_str(url.as_str()).ok()
-}
-
-/// An answer that leads nowhere: a page for browsers, a problem document for
-/// programs.
-fn refusal(status: StatusCode, headers: &HeaderMap) -> Response<Full<Bytes>> {
-    let (kind, body) = pages::refusal(status, headers);
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, kind);
-    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
-    headers.insert(CACHE_CONTROL, NOT_KEPT);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
-    }
-    response
 }
 
 #[cfg(test)]

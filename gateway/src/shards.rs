@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use waypost_domain::{Epoch, Link, LinkKey, NewLink, Patch, Prefix, ShardId, signature::KeyRing};
-use waypost_proto::link::{DeleteRequest, UpdateRequest};
+use waypost_domain::{
+    Epoch, Link, LinkId, LinkKey, NewLink, Patch, Prefix, ShardId, signature::KeyRing,
+};
+use waypost_proto::link::{DeleteRequest, LeaseVisitsRequest, UpdateRequest};
 use waypost_proto::transport::Transport;
 
 use crate::batch::{self, Batcher};
@@ -91,6 +93,16 @@ pub enum Written {
     VersionMismatch(Box<Link>),
     /// Taken down: only the operator changes it.
     Blocked,
+}
+
+/// What became of asking for visits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leased {
+    /// So many, at least one.
+    Granted(u32),
+    UsedUp,
+    /// There is no such life of the slug, or it has no limit.
+    Absent,
 }
 
 #[derive(Debug)]
@@ -226,6 +238,59 @@ impl Shards {
             let peer = Arc::clone(&self.0.peers[shard.get()]);
             let request = request.clone();
             async move { peer.delete(request).await }
+        })
+        .await
+    }
+
+    /// Asks for visits of a link. May be repeated with the same `lease_id` and the same
+    /// number, and then grants what it granted.
+    ///
+    /// # Errors
+    /// If the owner cannot be asked, or refuses; see [`Error::Unavailable`].
+    pub async fn lease_visits(
+        &self,
+        key: &LinkKey,
+        link: LinkId,
+        lease_id: Uuid,
+        wanted: u32,
+    ) -> Result<Leased, Error> {
+        let request = LeaseVisitsRequest {
+            key: Some(key.into()),
+            link_id: link.0.as_bytes().to_vec(),
+            wanted,
+            lease_id: lease_id.as_bytes().to_vec(),
+            returned: 0,
+        };
+        self.at_owner(key.slug.prefix(), |shard| {
+            let peer = Arc::clone(&self.0.peers[shard.get()]);
+            let request = request.clone();
+            async move { peer.lease_visits(request).await }
+        })
+        .await
+    }
+
+    /// Gives visits back that were granted and will not be made. Said at most once: on
+    /// an error they may be lost.
+    ///
+    /// # Errors
+    /// If the owner cannot be asked, or refuses.
+    pub async fn return_visits(
+        &self,
+        key: &LinkKey,
+        link: LinkId,
+        count: u32,
+    ) -> Result<(), Error> {
+        let request = LeaseVisitsRequest {
+            key: Some(key.into()),
+            link_id: link.0.as_bytes().to_vec(),
+            wanted: 0,
+            lease_id: Uuid::new_v4().as_bytes().to_vec(),
+            returned: count,
+        };
+        self.at_owner(key.slug.prefix(), |shard| {
+            let peer = Arc::clone(&self.0.peers[shard.get()]);
+            let request = request.clone();
+            async move { peer.return_visits(request).await }
         })
         .await
     }

@@ -92,6 +92,7 @@ impl Options for Config {
     }
 
     fn check(&self) -> Result<(), Invalid> {
-        self.public.base_url(self.listen).map(drop)
+        self.public.base_url(self.listen)?;
+        self.public.elsewhere().map(drop)
     }
 }

@@ -125,6 +125,7 @@ async fn parts(
         clicks,
         trusted_hops: config.public.trusted_hops(),
         base_url: config.public.base_url(config.listen)?,
+        elsewhere: config.public.elsewhere()?,
         l1_bytes: config.public.l1_mib << 20,
         shared_cache: SharedCache::None,
     })

@@ -1,10 +1,10 @@
-//! JSON bodies: bounded, of the right type, without unknown or repeated fields.
+//! Bodies: bounded and of the right type; JSON without unknown or repeated fields.
 
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use http::header;
+use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
@@ -39,13 +39,7 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let is_json = parts
-            .headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split(';').next())
-            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-        if !is_json {
+        if !is_of_type(&parts.headers, "application/json") {
             return Err(Problem::new(
                 Code::NotJson,
                 "Send the body as Content-Type: application/json.",
@@ -56,6 +50,33 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
             .map(Self)
             .map_err(|error| malformed(&error))
     }
+}
+
+/// An HTML form's body of at most this many bytes, as it was sent.
+#[derive(Debug)]
+pub(super) struct Form<const LIMIT: usize>(pub(super) Bytes);
+
+impl<S: Sync, const LIMIT: usize> FromRequest<S> for Form<LIMIT> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        if !is_of_type(&parts.headers, "application/x-www-form-urlencoded") {
+            return Err(Problem::new(
+                Code::NotAForm,
+                "Send the body as Content-Type: application/x-www-form-urlencoded.",
+            ));
+        }
+        read(body, LIMIT).await.map(Self)
+    }
+}
+
+fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
 }
 
 async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {

@@ -18,11 +18,15 @@ use super::auth::Creator;
 use super::body::Json;
 use super::link::Shown;
 use super::{Api, Code, Problem, auth, body, problem};
+use crate::passwords;
 use crate::shards::Created;
 
 /// Slugs that are tried before a create gives up: a minted slug is unique by
 /// construction, so that more than one collision means a broken keygen.
 const MINT_TRIES: usize = 3;
+
+/// The largest integer that every JSON reader takes for itself.
+const MAX_VISITS: u64 = (1 << 53) - 1;
 
 const MAX_TITLE_LEN: usize = 512;
 const MAX_TAGS: usize = 20;
@@ -57,6 +61,9 @@ pub(super) struct Request {
     /// After how many seconds from now the link ends.
     #[schema(minimum = 1, example = json!(null))]
     ttl_seconds: Option<u64>,
+    /// How often the link may be followed; then it is gone. Without it, there is no limit.
+    #[schema(minimum = 1, maximum = 9007199254740991_u64, example = json!(null))]
+    max_visits: Option<u64>,
     /// How visitors are sent on; 302 by default.
     #[schema(schema_with = redirect_status_schema)]
     redirect_status: Option<u32>,
@@ -71,6 +78,10 @@ pub(super) struct Request {
     /// have, the destination's value is kept.
     #[serde(default)]
     forward_query: bool,
+    /// What visitors are asked for before they are sent on; at most 128 bytes. It is
+    /// never shown again.
+    #[schema(min_length = 1, max_length = 128, format = Password, example = json!(null))]
+    password: Option<String>,
 }
 
 /// The schema of how visitors are sent on.
@@ -100,6 +111,8 @@ pub(super) const PROBLEMS: &[Code] = &[
     Code::TitleTooLong,
     Code::TitleInvalid,
     Code::TagsInvalid,
+    Code::MaxVisitsInvalid,
+    Code::PasswordInvalid,
 ];
 
 problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS, PROBLEMS,
@@ -144,10 +157,13 @@ pub(super) struct Wanted {
     tenant: String,
     valid_since: Option<Timestamp>,
     valid_until: Option<Timestamp>,
+    max_visits: Option<u64>,
     redirect_status: RedirectStatus,
     title: Option<String>,
     tags: Vec<String>,
     forward_query: bool,
+    /// In clear: it is hashed when all else is right.
+    password: Option<String>,
 }
 
 impl Wanted {
@@ -159,14 +175,16 @@ impl Wanted {
             tenant,
             valid_since: None,
             valid_until: None,
+            max_visits: None,
             redirect_status: RedirectStatus::Found,
             title: None,
             tags: Vec::new(),
             forward_query: false,
+            password: None,
         }
     }
 
-    fn at(self, slug: Slug, kind: SlugKind) -> NewLink {
+    fn at(self, slug: Slug, kind: SlugKind, password_hash: Option<String>) -> NewLink {
         NewLink {
             key: LinkKey {
                 domain: DomainId::MAIN,
@@ -179,11 +197,11 @@ impl Wanted {
             tenant: self.tenant,
             valid_since: self.valid_since,
             valid_until: self.valid_until,
-            max_visits: None,
+            max_visits: self.max_visits,
             title: self.title,
             tags: self.tags,
             forward_query: self.forward_query,
-            password_hash: None,
+            password_hash,
             source: None,
         }
     }
@@ -213,26 +231,34 @@ impl Request {
         check_validity(valid_since, valid_until, now)?;
         check_title(self.title.as_deref())?;
         check_tags(&self.tags)?;
+        check_max_visits(self.max_visits)?;
+        check_password(self.password.as_deref())?;
         Ok(Wanted {
             alias: self.alias.as_deref().map(alias).transpose()?,
             long_url: LongUrl::parse(&self.long_url)?,
             tenant,
             valid_since,
             valid_until,
+            max_visits: self.max_visits,
             redirect_status: self
                 .redirect_status
                 .map_or(Ok(RedirectStatus::Found), redirect_status)?,
             title: self.title,
             tags: self.tags,
             forward_query: self.forward_query,
+            password: self.password,
         })
     }
 }
 
 /// Stores a link under its alias, or under the first minted slug that is free.
 pub(super) async fn place(api: &Api, mut wanted: Wanted) -> Result<Link, Problem> {
+    let password_hash = match wanted.password.take() {
+        Some(password) => Some(hash(api, password).await?),
+        None => None,
+    };
     if let Some(alias) = wanted.alias.take() {
-        let new = Arc::new(wanted.at(alias, SlugKind::Alias));
+        let new = Arc::new(wanted.at(alias, SlugKind::Alias, password_hash));
         let stamp = api.lookup().stamp(&new.key);
         return match api.lookup().shards.create(&new).await? {
             Created::Conflict => Err(Problem::alias_taken()),
@@ -243,7 +269,7 @@ pub(super) async fn place(api: &Api, mut wanted: Wanted) -> Result<Link, Problem
             }
         };
     }
-    let mut new = Arc::new(wanted.at(minted(api).await?, SlugKind::Minted));
+    let mut new = Arc::new(wanted.at(minted(api).await?, SlugKind::Minted, password_hash));
     for _ in 0..MINT_TRIES {
         let stamp = api.lookup().stamp(&new.key);
         match api.lookup().shards.create(&new).await? {
@@ -262,6 +288,12 @@ pub(super) async fn place(api: &Api, mut wanted: Wanted) -> Result<Link, Problem
     }
     tracing::error!("several minted slugs in a row were taken, keygen repeats itself");
     Err(Problem::no_keys())
+}
+
+/// What is stored of a password.
+pub(super) async fn hash(api: &Api, password: String) -> Result<String, Problem> {
+    let hashed = api.0.redirects.passwords.hash(password).await;
+    hashed.map_err(|_| Problem::passwords_overloaded())
 }
 
 async fn minted(api: &Api) -> Result<Slug, Problem> {
@@ -330,6 +362,26 @@ pub(super) fn check_title(title: Option<&str>) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
+}
+
+pub(super) fn check_max_visits(max: Option<u64>) -> Result<(), Problem> {
+    if max.is_none_or(|max| (1..=MAX_VISITS).contains(&max)) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::MaxVisitsInvalid,
+        format!("maxVisits is between 1 and {MAX_VISITS}."),
+    ))
+}
+
+pub(super) fn check_password(password: Option<&str>) -> Result<(), Problem> {
+    if password.is_none_or(|password| (1..=passwords::MAX_LEN).contains(&password.len())) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::PasswordInvalid,
+        format!("A password has 1 to {} bytes.", passwords::MAX_LEN),
+    ))
 }
 
 pub(super) fn check_tags(tags: &[String]) -> Result<(), Problem> {

@@ -26,7 +26,12 @@ use super::problem::{self, Code};
         (name = "visits", description = "What those meet who follow a link."),
         (name = "pages", description = "Pages for people, and this document."),
     ),
-    paths(redirects::follow, redirects::ask),
+    paths(
+        redirects::follow,
+        redirects::ask,
+        super::unlock::unlock,
+        super::preview::preview,
+    ),
     components(schemas(super::Problem)),
 )]
 struct Frame;

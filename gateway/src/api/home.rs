@@ -1,13 +1,20 @@
 //! `GET /`: a form that shortens. One page, nothing loaded from elsewhere.
 
+use axum::extract::State;
 use axum::response::{Html, IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 
-const PAGE: &str = include_str!("home.html");
+use super::Api;
+use crate::pages::{NOT_KEPT, page, policy};
+use crate::redirect::sent_to;
+
+const PAGE: &str = page!("Waypost", include_str!("home.html"));
 
 /// Scripts and styles of the page itself alone, requests to this server alone.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-UejLkiSK5Mvhrv85WSiVb/Bva/4bl1PK6c1k4aziJ6I='; style-src 'unsafe-inline'; \
-                      connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const POLICY: &str = policy!(
+    "; script-src 'sha256-UejLkiSK5Mvhrv85WSiVb/Bva/4bl1PK6c1k4aziJ6I='"
+    "; connect-src 'self'; form-action 'self'"
+);
 
 /// A form that shortens.
 #[utoipa::path(
@@ -15,9 +22,17 @@ const POLICY: &str = "default-src 'none'; script-src 'sha256-UejLkiSK5Mvhrv85WSi
     path = "/",
     operation_id = "showHome",
     tag = "pages",
-    responses((status = 200, description = "The page.", body = String, content_type = "text/html")),
+    responses(
+        (status = 200, description = "The page.", body = String, content_type = "text/html"),
+        (status = 302, description = "Where the operator sends visitors of the page.", headers(
+            ("Location" = String, description = "The place."))),
+    ),
 )]
-pub(super) async fn page() -> Response {
+pub(super) async fn page(State(api): State<Api>) -> Response {
+    if let Some(place) = &api.0.redirects.elsewhere.home {
+        let answer = sent_to(place.clone(), StatusCode::FOUND, NOT_KEPT);
+        return answer.map(axum::body::Body::new);
+    }
     let mut response = Html(PAGE).into_response();
     response.headers_mut().insert(
         header::CONTENT_SECURITY_POLICY,

@@ -14,8 +14,8 @@ use waypost_domain::{
 use super::auth::{Editor, Reader};
 use super::body::Json;
 use super::create::{
-    check_tags, check_title, check_validity, now, redirect_status, redirect_status_schema,
-    timestamp,
+    check_max_visits, check_password, check_tags, check_title, check_validity, hash, now,
+    redirect_status, redirect_status_schema, timestamp,
 };
 use super::{Api, Code, Problem, auth, body, problem};
 use crate::shards::{Resolved, Written};
@@ -47,11 +47,16 @@ pub(super) struct Shown {
     valid_since: Option<String>,
     #[schema(required, format = DateTime, example = "2099-12-31T23:59:59.000Z")]
     valid_until: Option<String>,
+    /// How often the link may be followed; `null`: there is no limit.
+    #[schema(required, example = json!(null))]
+    max_visits: Option<u64>,
     #[schema(required, example = "Spring sale")]
     title: Option<String>,
     #[schema(example = json!(["sale"]))]
     tags: Vec<String>,
     forward_query: bool,
+    /// Of the password itself nothing is ever shown.
+    has_password: bool,
 }
 
 /// The schema of the states that a link is shown in.
@@ -94,7 +99,8 @@ problem::problems!(WriteProblems: auth::PROBLEMS, &[Code::LinkNotFound, Code::Li
 problem::problems!(EditProblems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS, &[
     Code::LinkNotFound, Code::LinkGone, Code::LinkBlocked, Code::VersionMismatch,
     Code::RedirectStatusInvalid, Code::TimeInvalid, Code::ValidityInvalid,
-    Code::TitleTooLong, Code::TitleInvalid, Code::TagsInvalid], problem::OF_SHARDS);
+    Code::TitleTooLong, Code::TitleInvalid, Code::TagsInvalid,
+    Code::MaxVisitsInvalid, Code::PasswordInvalid], problem::OF_SHARDS);
 
 impl Shown {
     pub(super) fn new(api: &Api, link: &Link) -> Self {
@@ -110,9 +116,11 @@ impl Shown {
             updated_at: text(link.updated_at),
             valid_since: link.valid_since.map(text),
             valid_until: link.valid_until.map(text),
+            max_visits: link.max_visits,
             title: link.title.clone(),
             tags: link.tags.clone(),
             forward_query: link.forward_query,
+            has_password: link.password_hash.is_some(),
         }
     }
 
@@ -183,6 +191,10 @@ pub(super) struct Edit {
     #[schema(value_type = Option<String>, format = DateTime, example = "2099-12-31T23:59:59Z")]
     #[serde(default, deserialize_with = "change")]
     valid_until: Change<String>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9007199254740991_u64,
+        example = json!(null))]
+    #[serde(default, deserialize_with = "change")]
+    max_visits: Change<u64>,
     #[schema(value_type = Option<String>, max_length = 512, example = "Summer sale")]
     #[serde(default, deserialize_with = "change")]
     title: Change<String>,
@@ -190,6 +202,10 @@ pub(super) struct Edit {
     #[serde(default, deserialize_with = "change")]
     tags: Change<Vec<String>>,
     forward_query: Option<bool>,
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128,
+        format = Password, example = json!(null))]
+    #[serde(default, deserialize_with = "change")]
+    password: Change<String>,
 }
 
 fn change<'de, D, T>(from: D) -> Result<Change<T>, D::Error>
@@ -210,7 +226,8 @@ fn instant(field: &str, change: Change<String>) -> Result<Change<Timestamp>, Pro
 }
 
 impl Edit {
-    fn check(self) -> Result<Patch, Problem> {
+    /// The patch, all but the hash of a new password.
+    fn check(self) -> Result<(Patch, Change<String>), Problem> {
         let valid_since = instant("validSince", self.valid_since)?;
         let valid_until = instant("validUntil", self.valid_until)?;
         let set = |change: &Change<Timestamp>| match change {
@@ -227,16 +244,24 @@ impl Edit {
             Change::Set(tags) => Some(tags),
         };
         check_tags(tags.as_deref().unwrap_or_default())?;
-        Ok(Patch {
+        if let Change::Set(max) = self.max_visits {
+            check_max_visits(Some(max))?;
+        }
+        if let Change::Set(password) = &self.password {
+            check_password(Some(password))?;
+        }
+        let patch = Patch {
             long_url: self.long_url.as_deref().map(LongUrl::parse).transpose()?,
             redirect_status: self.redirect_status.map(redirect_status).transpose()?,
             valid_since,
             valid_until,
+            max_visits: self.max_visits,
             title: self.title,
             tags,
             forward_query: self.forward_query,
             ..Patch::default()
-        })
+        };
+        Ok((patch, self.password))
     }
 }
 
@@ -265,7 +290,13 @@ pub(super) async fn edit(
     Json(edit): Json<Edit>,
 ) -> Result<Response, Problem> {
     let if_version = if_match(&headers)?;
-    let (key, patch) = (key(&slug)?, edit.check()?);
+    let key = key(&slug)?;
+    let (mut patch, password) = edit.check()?;
+    patch.password_hash = match password {
+        Change::Keep => Change::Keep,
+        Change::Clear => Change::Clear,
+        Change::Set(password) => Change::Set(hash(&api, password).await?),
+    };
     let (shards, stamp) = (&api.lookup().shards, api.lookup().stamp(&key));
     match shards.update(&key, &tenant, if_version, &patch).await? {
         Written::Written(link) => {

@@ -6,7 +6,9 @@ mod documented;
 use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::Full;
 use serde::Serialize;
 use waypost_domain::{long_url, slug};
 
@@ -64,6 +66,35 @@ impl Problem {
         self.code.status()
     }
 
+    /// The answer that says so.
+    pub(crate) fn answer(&self) -> http::Response<Full<Bytes>> {
+        let body = serde_json::to_vec(self).expect("texts and numbers are JSON");
+        let mut response = http::Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        self.say_when(headers);
+        let scheme = match self.code {
+            Code::PasswordRequired => Some("Form realm=\"link\""),
+            _ if self.status() == StatusCode::UNAUTHORIZED => Some("Bearer realm=\"waypost\""),
+            _ => None,
+        };
+        if let Some(scheme) = scheme {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        }
+        response
+    }
+
+    /// Adds the time to come back, if there is one.
+    pub(crate) fn say_when(&self, headers: &mut HeaderMap) {
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+    }
+
     pub(crate) fn no_such_link() -> Self {
         Self::new(Code::LinkNotFound, "There is no such link.")
     }
@@ -74,6 +105,42 @@ impl Problem {
 
     pub(crate) fn blocked() -> Self {
         Self::new(Code::LinkBlocked, "The link was taken down.")
+    }
+
+    pub(crate) fn cannot_be_found_out() -> Self {
+        Self::new(
+            Code::ShardUnavailable,
+            "Where this link leads cannot be found out at the moment. Try again.",
+        )
+        .retry_after(2)
+    }
+
+    pub(crate) fn password_required() -> Self {
+        Self::new(
+            Code::PasswordRequired,
+            "The link asks for a password. Send it to this address: POST, \
+             Content-Type: application/x-www-form-urlencoded, password=..",
+        )
+    }
+
+    pub(crate) fn password_wrong() -> Self {
+        Self::new(Code::PasswordWrong, "That is not the password of the link.")
+    }
+
+    pub(crate) fn too_many_attempts(seconds: u32) -> Self {
+        Self::new(
+            Code::TooManyAttempts,
+            "Too many passwords were tried. Wait, then try again.",
+        )
+        .retry_after(seconds)
+    }
+
+    pub(crate) fn passwords_overloaded() -> Self {
+        Self::new(
+            Code::Overloaded,
+            "Too many passwords wait to be worked out. Nothing was done; try again.",
+        )
+        .retry_after(1)
     }
 
     pub(crate) fn alias_taken() -> Self {
@@ -190,23 +257,7 @@ impl From<slug::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self).expect("texts and numbers are JSON");
-        let mut response = (self.status(), body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
-        if self.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"waypost\""),
-            );
-        }
-        response
+        self.answer().map(axum::body::Body::new)
     }
 }
 

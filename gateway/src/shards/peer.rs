@@ -13,12 +13,12 @@ use waypost_domain::{Epoch, Link, LinkKey, NewLink, ShardId, signature::KeyRing}
 use waypost_proto::link as message;
 use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{
-    CreateBatchRequest, DeleteRequest, ResolveBatchRequest, UpdateRequest, WriteResponse,
-    create_outcome, resolve_outcome, write_response,
+    CreateBatchRequest, DeleteRequest, LeaseVisitsRequest, ResolveBatchRequest, UpdateRequest,
+    WriteResponse, create_outcome, lease_visits_response, resolve_outcome, write_response,
 };
 use waypost_proto::transport::{self, Transport};
 
-use super::{Created, Error, Item, Resolved, Source, Written};
+use super::{Created, Error, Item, Leased, Resolved, Source, Written};
 use crate::metrics::Metrics;
 use crate::retry::Budget;
 
@@ -27,6 +27,9 @@ const READ_DEADLINE: Duration = Duration::from_millis(700);
 
 /// For one try of a write, which waits for a commit.
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// For one try of a lease of visits, for which a visitor waits.
+const LEASE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Of the texts of the links of one call: a call stays below 1 MiB with what is sent
 /// around them, which is less than 256 bytes a link.
@@ -248,6 +251,51 @@ impl Peer {
         })
     }
 
+    pub(super) async fn lease_visits(
+        &self,
+        request: LeaseVisitsRequest,
+    ) -> Result<Item<Leased>, Error> {
+        use lease_visits_response::Outcome;
+        let (_, response) = self
+            .call(
+                "lease_visits",
+                LEASE_DEADLINE,
+                || request.clone(),
+                |mut client, request| async move { client.lease_visits(request).await },
+            )
+            .await?;
+        Ok(match response.outcome {
+            // More than was asked for would be as wrong as none.
+            Some(Outcome::Granted(count)) if (1..=request.wanted).contains(&count) => {
+                Item::Done(Leased::Granted(count))
+            }
+            Some(Outcome::Granted(_)) => return Err(refused("a lease of another size")),
+            Some(Outcome::UsedUp(_)) => Item::Done(Leased::UsedUp),
+            Some(Outcome::Absent(_)) => Item::Done(Leased::Absent),
+            Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+            None => return Err(refused("an empty outcome")),
+        })
+    }
+
+    /// Asks one node, and no other if its answer is lost.
+    pub(super) async fn return_visits(
+        &self,
+        request: LeaseVisitsRequest,
+    ) -> Result<Item<()>, Error> {
+        let (_, response) = self
+            .call_once(
+                "return_visits",
+                LEASE_DEADLINE,
+                request,
+                |mut client, request| async move { client.lease_visits(request).await },
+            )
+            .await?;
+        Ok(match response.outcome {
+            Some(lease_visits_response::Outcome::Moved(moved)) => moved_item(&moved)?,
+            _ => Item::Done(()),
+        })
+    }
+
     /// The next node in turn: not the one that has just failed if there is another,
     /// and rather one that was reached a moment ago, and reached the primary.
     fn pick(&self, failed: Option<usize>) -> Option<usize> {
@@ -277,8 +325,8 @@ impl Peer {
 
     /// Calls one node, and once more another if the first could not be reached; gives
     /// the answer, and which node's it is. The first may have done what it was asked
-    /// all the same: creates and changes are recognised by their ids, and reads change
-    /// nothing.
+    /// all the same: creates, changes and leases are recognised by their ids, and reads
+    /// change nothing.
     async fn call<Q, A, F>(
         &self,
         rpc: &'static str,
@@ -290,41 +338,84 @@ impl Peer {
         F: Future<Output = Result<tonic::Response<A>, Status>>,
     {
         self.budget.deposit();
-        let mut failed = None;
-        loop {
-            let node = self.pick(failed).ok_or(Error::Unavailable)?;
-            let mut message = Request::new(request());
-            message.set_timeout(deadline);
-            let call = run(LinkServiceClient::new(self.nodes[node].clone()), message);
-            let timer = self.metrics.rpc_timer(rpc);
-            let result = tokio::time::timeout(deadline, call).await;
-            let status = match result {
-                Ok(Ok(response)) => {
-                    timer.ended("ok");
-                    return Ok((node, response.into_inner()));
-                }
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("no answer in time"),
-            };
-            timer.ended(code_label(status.code()));
-            let unreachable = is_unreachable(status.code()) || transport::is_broken(&status);
-            if unreachable {
-                self.pass_over(&self.passed_over[node].unreachable);
-                if failed.is_none() && self.budget.withdraw() {
-                    tracing::debug!(shard = %self.id, rpc, code = ?status.code(), "asking another node");
-                    failed = Some(node);
-                    continue;
-                }
+        let node = self.pick(None).ok_or(Error::Unavailable)?;
+        match self.try_at(node, rpc, deadline, request(), &run).await {
+            Err(Failed::Unreached(code)) if self.budget.withdraw() => {
+                tracing::debug!(shard = %self.id, rpc, ?code, "asking another node");
+                let other = self.pick(Some(node)).ok_or(Error::Unavailable)?;
+                let answer = self.try_at(other, rpc, deadline, request(), &run).await?;
+                Ok((other, answer))
             }
-            return Err(match status.code() {
-                Code::ResourceExhausted => Error::Overloaded,
-                _ if unreachable => Error::Unavailable,
-                _ => {
-                    tracing::warn!(shard = %self.id, rpc, code = ?status.code(),
-                        message = status.message(), "shard refused a call");
-                    refused(status.message())
-                }
-            });
+            answer => Ok((node, answer?)),
+        }
+    }
+
+    /// Calls one node, and no other: for what must not be done twice.
+    async fn call_once<Q, A, F>(
+        &self,
+        rpc: &'static str,
+        deadline: Duration,
+        request: Q,
+        run: impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
+    ) -> Result<(usize, A), Error>
+    where
+        F: Future<Output = Result<tonic::Response<A>, Status>>,
+    {
+        let node = self.pick(None).ok_or(Error::Unavailable)?;
+        let answer = self.try_at(node, rpc, deadline, request, &run).await?;
+        Ok((node, answer))
+    }
+
+    async fn try_at<Q, A, F>(
+        &self,
+        node: usize,
+        rpc: &'static str,
+        deadline: Duration,
+        request: Q,
+        run: &impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
+    ) -> Result<A, Failed>
+    where
+        F: Future<Output = Result<tonic::Response<A>, Status>>,
+    {
+        let mut message = Request::new(request);
+        message.set_timeout(deadline);
+        let call = run(LinkServiceClient::new(self.nodes[node].clone()), message);
+        let timer = self.metrics.rpc_timer(rpc);
+        let result = tokio::time::timeout(deadline, call).await;
+        let status = match result {
+            Ok(Ok(response)) => {
+                timer.ended("ok");
+                return Ok(response.into_inner());
+            }
+            Ok(Err(status)) => status,
+            Err(_) => Status::deadline_exceeded("no answer in time"),
+        };
+        timer.ended(code_label(status.code()));
+        if is_unreachable(status.code()) || transport::is_broken(&status) {
+            self.pass_over(&self.passed_over[node].unreachable);
+            return Err(Failed::Unreached(status.code()));
+        }
+        if status.code() == Code::ResourceExhausted {
+            return Err(Failed::For(Error::Overloaded));
+        }
+        tracing::warn!(shard = %self.id, rpc, code = ?status.code(),
+            message = status.message(), "shard refused a call");
+        Err(Failed::For(refused(status.message())))
+    }
+}
+
+/// Why a try came to nothing.
+enum Failed {
+    /// The node was not reached, or its answer was lost: another may know better.
+    Unreached(Code),
+    For(Error),
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unreached(_) => Self::Unavailable,
+            Failed::For(error) => error,
         }
     }
 }

@@ -7,7 +7,7 @@ use reqwest::blocking::Client;
 use serde_json::{Value, json};
 use waypost_testbed::Port;
 
-use crate::process::{Waypost, wait_until};
+use crate::process::{Waypost, token, wait_until};
 
 /// A browser with one window.
 struct Browser {
@@ -134,4 +134,80 @@ fn a_refused_url_is_explained_on_the_page() {
         browser.run("return document.title"),
         "There is no such link"
     );
+}
+
+#[test]
+fn a_person_types_a_password_on_a_phone_wrong_and_then_right() {
+    let data = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let waypost = Waypost::start(data[0].path());
+    // Of another origin, as destinations are: a browser holds that against the form's
+    // policy, also where the form's answer redirects.
+    let elsewhere = Waypost::start(data[1].path());
+    let link = json!({ "longUrl": format!("{}/robots.txt", elsewhere.url), "alias": "locked",
+                       "password": "open sesame", "forwardQuery": true });
+    let token = token(data[0].path());
+    let created = waypost.send("POST", "/api/v1/links", &token, &link);
+    assert_eq!(created.status(), 201);
+
+    let browser = Browser::start();
+    browser.post("/window/rect", &json!({ "width": 390, "height": 844 }));
+    browser.open(&format!("{}/locked?from=phone", waypost.url));
+    assert_eq!(
+        browser.run("return document.activeElement.id"),
+        "password",
+        "the field has the focus"
+    );
+    let is_styled = "return getComputedStyle(document.querySelector('button')).cursor";
+    assert_eq!(
+        browser.run(is_styled),
+        "pointer",
+        "the policy lets the stylesheet in"
+    );
+    let overflow = "return document.documentElement.scrollWidth > innerWidth";
+    assert_eq!(browser.run(overflow), false);
+
+    let problem = || browser.run("return document.querySelector('[role=alert]')?.textContent");
+    assert_eq!(problem(), Value::Null);
+    browser.type_into("#password", "open says me");
+    browser.click("button");
+    wait_until("the problem is shown", || {
+        problem() == "That is not the password."
+    });
+    browser.type_into("#password", "open sesame\n");
+    wait_until("the browser is sent on", || {
+        browser.run("return location.href") == format!("{}/robots.txt?from=phone", elsewhere.url)
+    });
+}
+
+#[test]
+fn a_person_looks_where_a_link_leads_and_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let waypost = Waypost::start(data.path());
+    let title = "<img src=x onerror=document.title='run'>\"'";
+    let link = json!({ "longUrl": format!("{}/robots.txt?a='\"<b>", waypost.url), "alias": "shown",
+                       "title": title });
+    let created = waypost.send("POST", "/api/v1/links", &token(data.path()), &link);
+    let created: Value = created.json().unwrap();
+
+    let browser = Browser::start();
+    browser.post("/window/rect", &json!({ "width": 390, "height": 844 }));
+    browser.open(&format!("{}/shown+", waypost.url));
+    let text = |selector: &str| {
+        browser.run(&format!(
+            "return document.querySelector('{selector}').textContent"
+        ))
+    };
+    assert_eq!(text(".title"), title);
+    assert_eq!(text(".target"), created["longUrl"]);
+    assert_eq!(
+        browser.run("return document.title"),
+        "Where this link leads"
+    );
+    let overflow = "return document.documentElement.scrollWidth > innerWidth";
+    assert_eq!(browser.run(overflow), false);
+    browser.click("a.button");
+    wait_until("the browser is sent on", || {
+        browser.run("return location.pathname") == "/robots.txt"
+    });
+    assert_eq!(browser.run("return document.referrer"), "");
 }

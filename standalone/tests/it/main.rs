@@ -6,3 +6,4 @@ mod options;
 mod process;
 mod public_port;
 mod serving;
+mod visitors;

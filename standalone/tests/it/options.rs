@@ -25,6 +25,11 @@ fn a_bad_option_is_named_in_one_line_with_exit_code_64() {
         (vec!["--listen", "nowhere"], "--listen"),
         (vec!["--no-such-option"], "--no-such-option"),
         (vec!["--base-url", "ftp://example.com"], "--base-url"),
+        (vec!["--home-redirect", "/home"], "--home-redirect"),
+        (
+            vec!["--unknown-slug-redirect", "javascript:alert(1)"],
+            "--unknown-slug-redirect",
+        ),
         (vec!["--l1-mib", "-1"], "--l1-mib"),
         (vec!["--shutdown-grace-ms", "soon"], "--shutdown-grace-ms"),
         (vec!["--log", "a=b=c"], "--log"),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use reqwest::blocking::{Client, Response};
+use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use waypost_testbed::Port;
@@ -84,6 +84,11 @@ impl Waypost {
         slug.to_owned()
     }
 
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = method.parse().unwrap();
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
     pub(crate) fn get(&self, path: &str) -> Response {
         self.http.get(format!("{}{path}", self.url)).send().unwrap()
     }
@@ -116,6 +121,13 @@ impl Drop for Waypost {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A token that allows everything on this folder's links.
+pub(crate) fn token(data: &Path) -> String {
+    let printed = command().args(["token", "--data-dir"]).arg(data).output();
+    let token = String::from_utf8(printed.unwrap().stdout).unwrap();
+    token.trim().to_owned()
 }
 
 /// The program, with nothing of the tests' own environment.

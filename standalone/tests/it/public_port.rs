@@ -102,12 +102,20 @@ impl Port {
                           "validSince": "2999-01-01T00:00:00Z" });
         let later = waypost.send("POST", "/api/v1/links", &token, &new);
         assert_eq!(later.status(), 201);
+        let new = json!({ "longUrl": "https://example.com/", "alias": "locked", "password": "x" });
+        let locked = waypost.send("POST", "/api/v1/links", &token, &new);
+        assert_eq!(locked.status(), 201);
         let paths = [
             (format!("/{held}"), 302),
             (format!("/{held}?with=a&query"), 302),
             (format!("/{gone}"), 410),
             ("/not-yet-valid".to_owned(), 404),
             ("/nosuchslug".to_owned(), 404),
+            ("/locked".to_owned(), 401),
+            ("/locked+".to_owned(), 200),
+            (format!("/{held}+"), 200),
+            ("/nosuchslug+".to_owned(), 404),
+            ("/-no-slug".to_owned(), 404),
             (format!("/api/v1/links/{held}/stats"), 200),
             (format!("/api/v1/links/{held}"), 401),
             ("/api/v1/nothing".to_owned(), 404),
@@ -154,6 +162,66 @@ fn nothing_is_kept_by_caches_or_taken_for_another_type() {
         );
         if *status != 302 {
             assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        }
+    }
+}
+
+/// What a page or a document may do in a browser: nothing that it was not made for.
+#[test]
+fn every_page_and_every_answer_says_that_it_loads_runs_and_tells_nothing() {
+    let port = Port::open();
+    let html = "Accept: text/html\r\n";
+    let form = |body: &str| {
+        let length = body.len();
+        format!(
+            "{html}Content-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let length = |length| format!("{html}Content-Length: {length}\r\n");
+    let mut asked: Vec<(&str, &str, String, u16)> = vec![
+        ("POST", "/locked", form("password=y"), 403),
+        ("POST", "/locked", form("y"), 400),
+        ("POST", "/locked", form(&"y".repeat(1_025)), 413),
+        ("POST", "/locked", length(0), 415),
+        ("POST", "/shorten", length(0), 415),
+        ("PUT", "/locked", length(0), 405),
+        ("GET", "/locked", html.to_owned(), 200),
+        ("GET", "/docs", html.to_owned(), 200),
+        ("GET", "/docs/errors", html.to_owned(), 200),
+        ("GET", "/openapi.json", html.to_owned(), 200),
+        ("GET", "/favicon.ico", html.to_owned(), 204),
+    ];
+    for (path, status) in &port.paths {
+        asked.push(("GET", path, String::new(), *status));
+        if path != "/locked" {
+            asked.push(("GET", path, html.to_owned(), *status));
+        }
+    }
+    for (method, path, rest, status) in asked {
+        let answer = ask(&port.waypost, method, path, &rest);
+        let what = format!("{method} {path}, {rest:.20}: {:?}", answer.headers);
+        assert_eq!(answer.status, status, "{what}");
+        assert_eq!(answer.header("set-cookie"), "", "{what}");
+        if status == 302 {
+            continue;
+        }
+        let policy = answer.header("content-security-policy");
+        for part in [
+            "default-src 'none'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        ] {
+            assert!(policy.contains(part), "{part}: {what}");
+        }
+        if !path.starts_with("/docs") {
+            assert!(!policy.contains("unsafe"), "{what}");
+        }
+        assert_eq!(answer.header("referrer-policy"), "no-referrer", "{what}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{what}");
+        let is_page = answer.header("content-type").starts_with("text/html");
+        if is_page {
+            assert!(policy.contains("form-action"), "{what}");
         }
     }
 }

@@ -5,7 +5,8 @@ use super::super::link::InPath;
 use super::super::problem::Code;
 
 super::super::problem::problems!(pub(super) Problems:
-    &[Code::LinkNotFound, Code::LinkGone, Code::LinkBlocked, Code::ShardUnavailable]);
+    &[Code::PasswordRequired, Code::LinkNotFound, Code::LinkGone, Code::LinkBlocked,
+        Code::ShardUnavailable]);
 
 /// Follow a link.
 ///
@@ -18,6 +19,8 @@ super::super::problem::problems!(pub(super) Problems:
     tag = "visits",
     params(InPath),
     responses(
+        (status = 200, description = "For browsers: a page that asks for the link's password.",
+            body = String, content_type = "text/html"),
         (status = 301, description = "Moved permanently, as the link's owner wishes.", headers(
             ("Location" = String, description = "Where the link leads."),
             ("Cache-Control" = String, description = "At most 90 seconds: links change."))),
@@ -45,6 +48,7 @@ pub(super) fn follow() {}
     tag = "visits",
     params(InPath),
     responses(
+        (status = 200, description = "See `GET`."),
         (status = 301, description = "See `GET`."),
         (status = 302, description = "See `GET`."),
         (status = 307, description = "See `GET`."),

@@ -59,6 +59,9 @@ codes! {
     BodyInvalid = "body_invalid", BAD_REQUEST,
         "The body is JSON, but a field is unknown, missing, repeated, or of a wrong type.",
         "Compare the body with the schema; the detail names the field.";
+    FormInvalid = "form_invalid", BAD_REQUEST,
+        "The form has no field `password`, or several, or one that is too long.",
+        "Send one field `password` of 1 to 128 bytes.";
     BodyIncomplete = "body_incomplete", BAD_REQUEST,
         "The connection ended before the body was complete.",
         "Send the request again.";
@@ -68,6 +71,12 @@ codes! {
     TokenInvalid = "token_invalid", UNAUTHORIZED,
         "The token is malformed, forged, or has expired.",
         "Get a new token from the operator of this server.";
+    PasswordRequired = "password_required", UNAUTHORIZED,
+        "The link asks for a password.",
+        "Send it by `POST` to the same address, as the form field `password`.";
+    PasswordWrong = "password_wrong", FORBIDDEN,
+        "That is not the password of the link.",
+        "Ask whoever gave you the link.";
     ScopeMissing = "scope_missing", FORBIDDEN,
         "The token does not allow this.",
         "Use a token with the scope that the detail names.";
@@ -98,6 +107,9 @@ codes! {
     NotJson = "not_json", UNSUPPORTED_MEDIA_TYPE,
         "The body is not declared as JSON.",
         "Send `Content-Type: application/json`.";
+    NotAForm = "not_a_form", UNSUPPORTED_MEDIA_TYPE,
+        "The body is not declared as a form.",
+        "Send `Content-Type: application/x-www-form-urlencoded`.";
     UrlTooLong = "url_too_long", UNPROCESSABLE_ENTITY,
         "The URL has more than 8192 bytes.",
         "Use a shorter URL.";
@@ -146,12 +158,21 @@ codes! {
     TagsInvalid = "tags_invalid", UNPROCESSABLE_ENTITY,
         "There are too many tags, or one is empty, too long, or holds control characters.",
         "Send at most 20 tags of 1 to 64 bytes each.";
+    MaxVisitsInvalid = "max_visits_invalid", UNPROCESSABLE_ENTITY,
+        "`maxVisits` is 0, or more than 2^53 - 1.",
+        "Send a number within these, or leave the field out: then there is no limit.";
+    PasswordInvalid = "password_invalid", UNPROCESSABLE_ENTITY,
+        "The password is empty, or has more than 128 bytes.",
+        "Choose one of 1 to 128 bytes.";
     BatchTooLarge = "batch_too_large", UNPROCESSABLE_ENTITY,
         "The batch has more than 1000 links.",
         "Send several batches.";
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY,
         "The `Idempotency-Key` was used for another request. Nothing was created.",
         "Use a new key for each request, the same only to repeat it.";
+    TooManyAttempts = "too_many_attempts", TOO_MANY_REQUESTS,
+        "Too many passwords were tried, of this link or from this address.",
+        "Try again after the seconds of `Retry-After`.";
     LinkBlocked = "link_blocked", UNAVAILABLE_FOR_LEGAL_REASONS,
         "The operator of this server has taken the link down.",
         "Ask the operator.";

@@ -102,7 +102,7 @@ impl LinkService for Node {
 
     async fn lease_visits(
         &self,
-        _: Request<message::LeaseVisitsRequest>,
+        _: Request<LeaseVisitsRequest>,
     ) -> Result<Response<message::LeaseVisitsResponse>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }

@@ -1,0 +1,160 @@
+//! `GET /{slug}+`: where a link leads, without going there. Nobody's click.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Serialize;
+use waypost_domain::{DomainId, Link, LinkKey, SlugRef, Verdict};
+
+use super::link::InPath;
+use super::problem::no_such_route;
+use super::{Api, Code};
+use crate::pages::{self, Answer, escape};
+use crate::redirect::slug_of;
+use crate::shards::Resolved;
+use crate::target::Target;
+use crate::visits::Grant;
+
+/// A link as anybody may see it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Preview {
+    #[schema(example = "kX3mPq7Z")]
+    slug: String,
+    #[schema(format = "uri", example = "https://waypost.example/kX3mPq7Z")]
+    short_url: String,
+    /// `null` behind a password, as is the title.
+    #[schema(required, format = "uri", example = "https://example.com/a/long/path")]
+    long_url: Option<String>,
+    #[schema(required, example = "Spring sale")]
+    title: Option<String>,
+    #[schema(format = DateTime, example = "2026-11-22T10:00:00.000Z")]
+    created_at: String,
+    has_password: bool,
+}
+
+super::problem::problems!(Problems: &[Code::LinkNotFound, Code::RouteNotFound, Code::LinkGone,
+    Code::LinkBlocked, Code::ShardUnavailable]);
+
+/// See what a link is before following it.
+///
+/// Who accepts `text/html` by name, as browsers do, gets a page. Nothing is counted.
+#[utoipa::path(
+    get,
+    path = "/{slug}+",
+    operation_id = "previewLink",
+    tag = "visits",
+    params(InPath),
+    responses(
+        (status = 200, description = "The link.", content(
+            (Preview = "application/json"), (String = "text/html"))),
+        (status = 302, description = "There is no such link, and the operator has a place for \
+            those who ask for one.", headers(
+            ("Location" = String, description = "The place."))),
+        Problems,
+    ),
+)]
+pub(super) async fn preview(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Response {
+    let answer = match previewed(uri.path()) {
+        Some(slug) => match preview_of(&api, slug, &headers).await {
+            Ok(preview) if pages::accepts_html(&headers) => preview.page(&uri),
+            Ok(preview) => return axum::Json(preview).into_response(),
+            Err(refusal) => refusal,
+        },
+        // Neither a slug nor any page: to a person, just a wrong address.
+        None => api.0.redirects.absent(&no_such_route().await, &headers),
+    };
+    answer.map(axum::body::Body::new)
+}
+
+/// The slug in front of a plus, which some clients encode.
+fn previewed(path: &str) -> Option<SlugRef<'_>> {
+    let path = ["+", "%2B", "%2b"]
+        .iter()
+        .find_map(|plus| path.strip_suffix(plus))?;
+    slug_of(path)
+}
+
+async fn preview_of(api: &Api, slug: SlugRef<'_>, headers: &HeaderMap) -> Result<Preview, Answer> {
+    let key = Arc::new(LinkKey {
+        domain: DomainId::MAIN,
+        slug: slug.into(),
+    });
+    let redirects = &api.0.redirects;
+    // The caches know neither title nor age.
+    let link = match redirects.lookup.shards.resolve(&key).await {
+        Ok(Resolved::Found(link, _)) => link,
+        Ok(Resolved::Absent) => return Err(redirects.refusal(StatusCode::NOT_FOUND, headers)),
+        Err(error) => {
+            redirects.lookup.metrics.unanswered(error.reason());
+            return Err(redirects.refusal(StatusCode::SERVICE_UNAVAILABLE, headers));
+        }
+    };
+    let now = redirects.lookup.shard_time(&key, Instant::now());
+    match link.conditions().verdict(now) {
+        Verdict::Redirect | Verdict::Password => {
+            let used_up = link.max_visits.is_some()
+                && matches!(
+                    redirects.visits.ask(&Target::from(&*link), false).await,
+                    Grant::UsedUp
+                );
+            if used_up {
+                return Err(redirects.refusal(StatusCode::GONE, headers));
+            }
+            Ok(Preview::new(api, &link))
+        }
+        verdict => Err(redirects.not_followed(verdict, headers)),
+    }
+}
+
+impl Preview {
+    fn new(api: &Api, link: &Link) -> Self {
+        let has_password = link.password_hash.is_some();
+        Self {
+            slug: link.key.slug.to_string(),
+            short_url: api.short_url(&link.key.slug),
+            long_url: (!has_password).then(|| link.long_url.to_string()),
+            title: link.title.clone().filter(|_| !has_password),
+            created_at: link.created_at.to_string(),
+            has_password,
+        }
+    }
+
+    fn page(&self, uri: &Uri) -> Answer {
+        let mut body = String::from("<dl>");
+        let mut row = |name: &str, class: &str, text: &str| {
+            let _ = write!(body, "<dt>{name}</dt><dd{class}>{}</dd>", escape(text));
+        };
+        match &self.long_url {
+            Some(url) => row("It leads to", " class=\"target\"", url),
+            None => row(
+                "It leads to",
+                "",
+                "Shown only to those who know its password.",
+            ),
+        }
+        if let Some(title) = self.title.as_deref().filter(|title| !title.is_empty()) {
+            row("Title", " class=\"title\"", title);
+        }
+        row("Short link", "", &self.short_url);
+        row("Created", "", &day(&self.created_at));
+        // What the visitor would have sent along is sent along.
+        let query = uri.query().map(|query| format!("?{query}"));
+        let go_on = format!("/{}{}", self.slug, query.unwrap_or_default());
+        let _ = write!(
+            body,
+            "</dl><p><a class=\"button\" href=\"{}\" rel=\"noreferrer nofollow\">Go on</a></p>",
+            escape(&go_on)
+        );
+        pages::preview(&body)
+    }
+}
+
+/// The day of an instant: more would only be read as a time zone.
+fn day(instant: &str) -> String {
+    instant.split('T').next().unwrap_or(instant).to_owned()
+}
