@@ -14,6 +14,7 @@ pub mod shard;
 pub mod shard_map;
 pub mod signature;
 pub mod slug;
+pub mod source;
 pub mod timestamp;
 pub mod version;
 

@@ -6,16 +6,22 @@ mod body;
 mod create;
 mod docs;
 mod document;
+mod etag;
 mod home;
+mod idempotency;
 mod link;
+mod place;
 mod preview;
 mod problem;
+mod qr;
 mod shorten;
 mod stats;
+mod switch;
+mod takedown;
 mod unlock;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
@@ -26,6 +32,7 @@ use http::Method;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use waypost_domain::source::SourceKey;
 use waypost_proto::transport::Transport;
 
 pub use auth::Auth;
@@ -47,8 +54,12 @@ struct Inner {
     keys: Keys,
     auth: Auth,
     analytics: Vec<Transport>,
+    /// What repeated creates are recognised by.
+    sources: SourceKey,
     /// Without a slash at the end.
     base_url: String,
+    /// Of links whose create says nothing of their end.
+    default_ttl: Option<Duration>,
 }
 
 impl Api {
@@ -58,13 +69,17 @@ impl Api {
         keys: Keys,
         auth: Auth,
         analytics: Vec<Transport>,
+        sources: SourceKey,
         base_url: &str,
+        default_ttl: Option<Duration>,
     ) -> Self {
         Self(Arc::new(Inner {
             redirects,
             keys,
             auth,
             analytics,
+            sources,
+            default_ttl,
             base_url: base_url.trim_end_matches('/').to_owned(),
         }))
     }
@@ -104,6 +119,10 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(create::create))
         .routes(routes!(batch::create_batch))
         .routes(routes!(link::show, link::edit, link::delete))
+        .routes(routes!(switch::disable))
+        .routes(routes!(switch::enable))
+        .routes(routes!(takedown::take_down, takedown::lift))
+        .routes(routes!(qr::qr))
         .routes(routes!(stats::stats))
         // Slugs are read elsewhere: what comes here is none, or is not read.
         .route("/{slug}", get(preview::preview).post(unlock::unlock))
@@ -132,6 +151,9 @@ async fn measure(State(api): State<Api>, request: Request, next: Next) -> Respon
         Some("/api/v1/links") => "create",
         Some("/api/v1/links/batch") => "batch",
         Some("/api/v1/links/{slug}") => "link",
+        Some("/api/v1/links/{slug}/disable" | "/api/v1/links/{slug}/enable") => "switch",
+        Some("/api/v1/links/{slug}/takedown") => "takedown",
+        Some("/api/v1/links/{slug}/qr") => "qr",
         Some("/api/v1/links/{slug}/stats") => "stats",
         Some("/{slug}") if request.method() == Method::POST => "unlock",
         Some("/{slug}") => "preview",

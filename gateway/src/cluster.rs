@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::{KeyRing, parse_hex};
+use waypost_domain::source::SourceKey;
 use waypost_proto::auth::ServiceToken;
 use waypost_proto::transport::{self, Transport};
 use waypost_runtime::config::Invalid;
@@ -79,10 +80,12 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         analytics: channels("--analytics", &config.analytics, &token)?,
         link_keys: Arc::new(link_keys),
         auth,
+        source_key: SourceKey::new(&key(config, "source-key")?),
         clicks: clicks(config, process)?,
         trusted_hops: config.public.trusted_hops(),
         base_url: config.public.base_url(config.listen)?,
         elsewhere: config.public.elsewhere()?,
+        default_ttl: config.public.default_ttl,
         l1_bytes: config.public.l1_mib << 20,
         shared_cache,
     })
@@ -130,6 +133,11 @@ fn channel(endpoint: Endpoint) -> Channel {
         .initial_connection_window_size(1 << 22)
         .connect_lazy()
 }
+
+fn key(config: &Config, name: &str) -> Result<[u8; 32], Invalid> {
+    secrets::parse(&config.secrets_dir, name, "64 hex digits", parse_hex)
+}
+
 fn clicks(config: &Config, process: &Process) -> Result<Clicks, Error> {
     let log = KafkaLog::new(&KafkaSettings {
         servers: config.kafka.clone(),
@@ -140,14 +148,12 @@ fn clicks(config: &Config, process: &Process) -> Result<Clicks, Error> {
         option: "--kafka",
         problem: error.to_string(),
     })?;
-    let visitor_key = secrets::read(&config.secrets_dir, "visitor-key")?;
     let settings = clicks::Settings {
         gateway: config.gateway_id.clone(),
         threads: process.threads,
         folder: config.spool_dir.clone(),
         max_bytes: config.public.spool_max_mib << 20,
-        visitor_key: parse_hex(&visitor_key)
-            .ok_or_else(|| secrets::malformed("visitor-key", "expected 64 hex digits"))?,
+        visitor_key: key(config, "visitor-key")?,
         country_header: config.public.country_header.clone(),
     };
     Clicks::start(&settings, log, &process.registry).map_err(|error| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::client::TrustedHops;
 use crate::redirect::Elsewhere;
 use waypost_domain::LongUrl;
-use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
+use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds, seconds};
 
 /// The gateway of a Waypost cluster: answers redirects and the API over HTTP.
 #[derive(Debug, Clone, clap::Parser)]
@@ -34,7 +34,7 @@ pub struct Config {
     #[command(flatten)]
     pub public: PublicOptions,
 
-    /// Folder with one file per secret: service-token, jwt-hs256, link-mac, visitor-key
+    /// Folder with one file per secret: service-token, jwt-hs256, link-mac, source-key, visitor-key
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
     pub secrets_dir: PathBuf,
 
@@ -140,6 +140,11 @@ pub struct PublicOptions {
     /// What short URLs begin with; by default http:// and the listening address
     #[arg(long, env = "WAYPOST_BASE_URL", value_name = "URL")]
     pub base_url: Option<String>,
+
+    /// Life of links whose create names no end, in seconds; none: they never end
+    #[arg(long = "default-ttl-s", env = "WAYPOST_DEFAULT_TTL_S", value_name = "SECONDS",
+          value_parser = seconds)]
+    pub default_ttl: Option<Duration>,
 
     /// Where visitors are sent (302) instead of a 404 when there is no such link, or it is
     /// not yet valid or disabled; none: they are told so

@@ -38,11 +38,13 @@ mod watch;
 mod workers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
+use waypost_domain::source::SourceKey;
 use waypost_proto::transport::Transport;
 #[cfg(feature = "cluster")]
 use waypost_runtime::redis::Redis;
@@ -84,12 +86,16 @@ pub struct Parts {
     /// The keys of the shards' signatures.
     pub link_keys: Arc<KeyRing>,
     pub auth: Auth,
+    /// What repeated creates are recognised by.
+    pub source_key: SourceKey,
     pub clicks: Clicks,
     /// The proxies in front that say whom they were asked by.
     pub trusted_hops: TrustedHops,
     pub base_url: String,
     /// Where visitors are sent who ask for none of the links.
     pub elsewhere: Elsewhere,
+    /// Of links whose create says nothing of their end; `None`: they never end.
+    pub default_ttl: Option<Duration>,
     pub l1_bytes: u64,
     pub shared_cache: SharedCache,
 }
@@ -179,7 +185,9 @@ pub async fn run(
         keys,
         parts.auth,
         parts.analytics,
+        parts.source_key,
         &parts.base_url,
+        parts.default_ttl,
     )
     .router();
 

@@ -51,6 +51,7 @@ pub struct Metrics {
     keys: IntGauge,
     lease_failures: IntCounter,
     key_conflicts: IntCounter,
+    series_conflicts: IntCounter,
     connections: IntGauge,
     refused_connections: IntCounter,
 }
@@ -68,7 +69,8 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             IntCounterVec::new(Opts::new(name, help), labels)
         };
-        // route: redirect, shorten, create, batch, link, stats, preview, unlock, other.
+        // route: redirect, shorten, create, batch, link, switch, takedown, qr, stats,
+        // preview, unlock, other.
         // code: the status of the answer.
         let requests = histogram(
             "waypost_http_request_duration_seconds",
@@ -100,7 +102,8 @@ impl Metrics {
                 "Lookups answered 503, since nobody who knows could be asked",
                 &["reason"],
             )?,
-            // rpc: resolve, create, update, delete, lease_visits, return_visits. result: ok, unavailable, timeout,
+            // rpc: resolve, create, update, delete, claim, lease_visits, return_visits.
+            // result: ok, unavailable, timeout,
             // overloaded, refused.
             rpcs: histogram(
                 "waypost_shard_call_duration_seconds",
@@ -182,6 +185,10 @@ impl Metrics {
                 "waypost_key_conflicts_total",
                 "Minted slugs that were taken already",
             )?,
+            series_conflicts: IntCounter::new(
+                "waypost_series_conflicts_total",
+                "Slugs of repeatable creates that were taken already",
+            )?,
             connections: IntGauge::new("waypost_http_connections", "Open client connections")?,
             refused_connections: IntCounter::new(
                 "waypost_http_connections_refused_total",
@@ -207,6 +214,7 @@ impl Metrics {
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.lease_failures.clone()))?;
         registry.register(Box::new(metrics.key_conflicts.clone()))?;
+        registry.register(Box::new(metrics.series_conflicts.clone()))?;
         registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.refused_connections.clone()))?;
         Ok(metrics)
@@ -323,6 +331,10 @@ impl Metrics {
 
     pub(crate) fn key_conflict(&self) {
         self.key_conflicts.inc();
+    }
+
+    pub(crate) fn series_conflict(&self) {
+        self.series_conflicts.inc();
     }
 
     pub(crate) fn connection_opened(&self) {

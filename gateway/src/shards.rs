@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use waypost_domain::{
-    Epoch, Link, LinkId, LinkKey, NewLink, Patch, Prefix, ShardId, signature::KeyRing,
+    self as domain, Epoch, Link, LinkId, LinkKey, NewLink, Patch, Prefix, ShardId,
+    signature::KeyRing,
 };
-use waypost_proto::link::{DeleteRequest, LeaseVisitsRequest, UpdateRequest};
+use waypost_proto::link::{ClaimRequest, DeleteRequest, LeaseVisitsRequest, UpdateRequest};
 use waypost_proto::transport::Transport;
 
 use crate::batch::{self, Batcher};
@@ -82,6 +83,23 @@ pub enum Created {
     /// The source's `Idempotency-Key` was used for another request.
     Reused,
     Conflict,
+}
+
+/// What became of a claim on a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// Now, or earlier by the same request.
+    Claimed,
+    Reused,
+}
+
+/// On whose account a link is changed.
+#[derive(Debug, Clone, Copy)]
+pub enum By<'a> {
+    /// Another tenant's link does not exist.
+    Tenant(&'a str),
+    /// Whoever's link it is.
+    Operator,
 }
 
 /// What became of an edit or a deletion.
@@ -191,24 +209,28 @@ impl Shards {
         .await
     }
 
-    /// Edits a link of this tenant, if it has the version that is named.
+    /// Edits a link, if it has the version that is named.
     ///
     /// # Errors
     /// If the owner cannot be asked, or refuses; see [`Error::Unavailable`].
     pub async fn update(
         &self,
         key: &LinkKey,
-        tenant: &str,
+        by: By<'_>,
         if_version: Option<u64>,
         patch: &Patch,
     ) -> Result<Written, Error> {
+        let (tenant, by_operator) = match by {
+            By::Tenant(tenant) => (tenant.to_owned(), false),
+            By::Operator => (String::new(), true),
+        };
         let request = UpdateRequest {
             key: Some(key.into()),
-            tenant: tenant.to_owned(),
+            tenant,
             if_version,
             patch: Some(patch.into()),
             change_id: Uuid::new_v4().as_bytes().to_vec(),
-            by_operator: false,
+            by_operator,
         };
         self.at_owner(key.slug.prefix(), |shard| {
             let peer = Arc::clone(&self.0.peers[shard.get()]);
@@ -238,6 +260,24 @@ impl Shards {
             let peer = Arc::clone(&self.0.peers[shard.get()]);
             let request = request.clone();
             async move { peer.delete(request).await }
+        })
+        .await
+    }
+
+    /// Binds an `Idempotency-Key` to one request at the owner of `key`, the first slug
+    /// that the source derives.
+    ///
+    /// # Errors
+    /// If the owner cannot be asked, or refuses.
+    pub async fn claim(&self, key: &LinkKey, source: domain::Source) -> Result<Claimed, Error> {
+        let request = ClaimRequest {
+            key: Some(key.into()),
+            source: source.to_bytes(),
+        };
+        self.at_owner(key.slug.prefix(), |shard| {
+            let peer = Arc::clone(&self.0.peers[shard.get()]);
+            let request = request.clone();
+            async move { peer.claim(request).await }
         })
         .await
     }

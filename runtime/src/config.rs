@@ -149,6 +149,17 @@ pub fn milliseconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Whole seconds, at least 1.
+///
+/// # Errors
+/// If the text is no such number.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(0) | Err(_) => Err("expected a whole number of seconds from 1 on".to_owned()),
+        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
+    }
+}
+
 /// An empty variable is as good as none: compose files and unit files set those.
 fn without_empty_environment(mut command: clap::Command) -> clap::Command {
     let is_empty = |argument: &&clap::Arg| {

@@ -81,6 +81,7 @@ fn make(folder: &Path) -> io::Result<()> {
         ("jwt-hs256", ""),
         ("link-mac", "1:"),
         ("slug-key", ""),
+        ("source-key", ""),
         ("visitor-key", ""),
     ] {
         make_one(&folder.join(name), before)?;

@@ -12,6 +12,7 @@ use waypost_domain::ShardId;
 use waypost_domain::mint::Mint;
 use waypost_domain::shard_map::{Shard, ShardMap};
 use waypost_domain::signature::{KeyRing, parse_hex};
+use waypost_domain::source::SourceKey;
 use waypost_gateway::api::Auth;
 use waypost_gateway::clicks::{self, ClickLog, Clicks, Payload, PublishError};
 use waypost_gateway::server::{self, Limits};
@@ -122,10 +123,12 @@ async fn parts(
         analytics: vec![in_process(AnalyticsServiceServer::new(analytics.service()))],
         link_keys: Arc::new(link_keys),
         auth,
+        source_key: SourceKey::new(&key(secrets, "source-key")?),
         clicks,
         trusted_hops: config.public.trusted_hops(),
         base_url: config.public.base_url(config.listen)?,
         elsewhere: config.public.elsewhere()?,
+        default_ttl: config.public.default_ttl,
         l1_bytes: config.public.l1_mib << 20,
         shared_cache: SharedCache::None,
     })

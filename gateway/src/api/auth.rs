@@ -20,6 +20,7 @@ pub(super) enum Scope {
     WriteLinks,
     ReadLinks,
     ReadStats,
+    TakeDown,
 }
 
 impl Scope {
@@ -28,6 +29,7 @@ impl Scope {
             Self::WriteLinks => "links:write",
             Self::ReadLinks => "links:read",
             Self::ReadStats => "stats:read",
+            Self::TakeDown => "links:takedown",
         }
     }
 }
@@ -136,6 +138,10 @@ pub(super) struct Reader(pub(super) String);
 #[derive(Debug)]
 pub(super) struct Analyst(pub(super) String);
 
+/// May take any tenant's links down.
+#[derive(Debug)]
+pub(super) struct Operator(pub(super) String);
+
 macro_rules! extracted {
     ($name:ident, $scope:expr, $anonymously:expr) => {
         impl FromRequestParts<Api> for $name {
@@ -153,3 +159,4 @@ extracted!(Creator, Scope::WriteLinks, true);
 extracted!(Editor, Scope::WriteLinks, false);
 extracted!(Reader, Scope::ReadLinks, false);
 extracted!(Analyst, Scope::ReadStats, true);
+extracted!(Operator, Scope::TakeDown, false);

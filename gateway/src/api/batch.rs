@@ -9,8 +9,10 @@ use serde_json::Value;
 
 use super::auth::Creator;
 use super::body::{Json, MANY};
-use super::create::{self, now, place};
-use super::{Api, Code, Problem, auth, body, problem};
+use super::create::{self, now};
+use super::idempotency::{IdempotencyKey, ItemKey};
+use super::place::{Placed, place};
+use super::{Api, Code, Problem, auth, body, idempotency, problem};
 
 /// Links of one batch.
 const MAX_LINKS: usize = 1_000;
@@ -40,7 +42,7 @@ struct Answer {
 #[serde(untagged)]
 enum Outcome {
     #[serde(rename_all = "camelCase")]
-    Created {
+    Placed {
         status: u16,
         slug: String,
         short_url: String,
@@ -51,7 +53,8 @@ enum Outcome {
     },
 }
 
-problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, &[Code::BatchTooLarge]);
+problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, &[Code::BatchTooLarge,
+    Code::IdempotencyKeyInvalid]);
 
 /// Create many links.
 ///
@@ -61,6 +64,7 @@ problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, &[Code::BatchTooLar
     path = "/api/v1/links/batch",
     operation_id = "createLinks",
     tag = "links",
+    params(idempotency::Header),
     request_body = Request,
     responses(
         (status = 200, description = "What became of each link.", body = Answer), Problems),
@@ -69,6 +73,7 @@ problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, &[Code::BatchTooLar
 pub(super) async fn create_batch(
     State(api): State<Api>,
     Creator(tenant): Creator,
+    key: IdempotencyKey,
     Json(request): Json<Request, MANY>,
 ) -> Result<Response, Problem> {
     if request.links.len() > MAX_LINKS {
@@ -77,20 +82,20 @@ pub(super) async fn create_batch(
             format!("A batch has at most {MAX_LINKS} links."),
         ));
     }
-    let results = stream::iter(request.links)
-        .map(|link| one(&api, link, tenant.clone()))
+    let results = stream::iter(request.links.into_iter().enumerate())
+        .map(|(index, link)| one(&api, link, tenant.clone(), key.item(index)))
         .buffered(AT_ONCE)
         .collect()
         .await;
     Ok(axum::Json(Answer { results }).into_response())
 }
 
-async fn one(api: &Api, link: Value, tenant: String) -> Outcome {
-    match try_one(api, link, tenant).await {
-        Ok(link) => Outcome::Created {
-            status: 201,
-            slug: link.key.slug.to_string(),
-            short_url: api.short_url(&link.key.slug),
+async fn one(api: &Api, link: Value, tenant: String, key: Option<ItemKey<'_>>) -> Outcome {
+    match try_one(api, link, tenant, key).await {
+        Ok(placed) => Outcome::Placed {
+            status: placed.status().as_u16(),
+            slug: placed.link.key.slug.to_string(),
+            short_url: api.short_url(&placed.link.key.slug),
         },
         Err(error) => Outcome::Failed {
             status: error.status().as_u16(),
@@ -99,8 +104,20 @@ async fn one(api: &Api, link: Value, tenant: String) -> Outcome {
     }
 }
 
-async fn try_one(api: &Api, link: Value, tenant: String) -> Result<waypost_domain::Link, Problem> {
+async fn try_one(
+    api: &Api,
+    link: Value,
+    tenant: String,
+    key: Option<ItemKey<'_>>,
+) -> Result<Placed, Problem> {
     let request: create::Request = serde_json::from_value(link)
         .map_err(|error| Problem::new(Code::BodyInvalid, format!("The link: {error}.")))?;
-    place(api, request.check(tenant, now())?).await
+    let now = now();
+    place(
+        api,
+        request.check(tenant, now, api.0.default_ttl)?,
+        key,
+        now,
+    )
+    .await
 }

@@ -1,29 +1,23 @@
-//! `POST /api/v1/links`: from what is asked for to a stored link.
+//! `POST /api/v1/links`: what is asked for, and what of it is refused.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
-use uuid::Uuid;
-use waypost_domain::{
-    CreateId, DomainId, Link, LinkKey, LongUrl, NewLink, RedirectStatus, Slug, SlugKind, Timestamp,
-};
+use waypost_domain::source::End;
+use waypost_domain::{Change, LongUrl, RedirectStatus, Slug, Timestamp};
 
 use super::auth::Creator;
 use super::body::Json;
-use super::link::Shown;
-use super::{Api, Code, Problem, auth, body, problem};
+use super::idempotency::IdempotencyKey;
+use super::link::{Shown, change};
+use super::place::{Wanted, place};
+use super::{Api, Code, Problem, auth, body, idempotency, problem};
 use crate::passwords;
-use crate::shards::Created;
-
-/// Slugs that are tried before a create gives up: a minted slug is unique by
-/// construction, so that more than one collision means a broken keygen.
-const MINT_TRIES: usize = 3;
 
 /// The largest integer that every JSON reader takes for itself.
 const MAX_VISITS: u64 = (1 << 53) - 1;
@@ -55,9 +49,11 @@ pub(super) struct Request {
     /// From when on the link leads anywhere.
     #[schema(format = DateTime, example = "2026-11-22T10:00:00Z")]
     valid_since: Option<String>,
-    /// When the link ends; in the future. Not together with `ttlSeconds`.
-    #[schema(format = DateTime, example = "2099-12-31T23:59:59Z")]
-    valid_until: Option<String>,
+    /// When the link ends; in the future. Not together with `ttlSeconds`. `null`: never,
+    /// whatever the operator's default is.
+    #[schema(value_type = Option<String>, format = DateTime, example = "2099-12-31T23:59:59Z")]
+    #[serde(default, deserialize_with = "change")]
+    valid_until: Change<String>,
     /// After how many seconds from now the link ends.
     #[schema(minimum = 1, example = json!(null))]
     ttl_seconds: Option<u64>,
@@ -82,6 +78,10 @@ pub(super) struct Request {
     /// never shown again.
     #[schema(min_length = 1, max_length = 128, format = Password, example = json!(null))]
     password: Option<String>,
+    /// Whether a link that leads to the same in the same way is as good as a new one. With
+    /// an `alias`: the one that has it.
+    #[serde(default)]
+    find_if_exists: bool,
 }
 
 /// The schema of how visitors are sent on.
@@ -102,7 +102,7 @@ pub(super) const PROBLEMS: &[Code] = &[
     Code::AliasInvalid,
     Code::AliasReserved,
     Code::AliasTaken,
-    Code::IdempotencyKeyReused,
+    Code::LinkBlocked,
     Code::RedirectStatusInvalid,
     Code::TimeInvalid,
     Code::ValidityAmbiguous,
@@ -116,7 +116,7 @@ pub(super) const PROBLEMS: &[Code] = &[
 ];
 
 problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS, PROBLEMS,
-    OF_MINTED, problem::OF_SHARDS);
+    OF_MINTED, idempotency::PROBLEMS, problem::OF_SHARDS);
 
 /// Create a link.
 #[utoipa::path(
@@ -124,10 +124,14 @@ problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS, P
     path = "/api/v1/links",
     operation_id = "createLink",
     tag = "links",
+    params(idempotency::Header),
     request_body = Request,
     responses(
         (status = 201, description = "The new link.", body = Shown, headers(
             ("Location" = String, description = "Where the API shows the link."),
+            ("ETag" = String, description = "The link's version, for `If-Match`."))),
+        (status = 200, description = "The link that is there: made by an earlier request with \
+            this key, or found.", body = Shown, headers(
             ("ETag" = String, description = "The link's version, for `If-Match`."))),
         Problems,
     ),
@@ -136,168 +140,87 @@ problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS, P
 pub(super) async fn create(
     State(api): State<Api>,
     Creator(tenant): Creator,
+    key: IdempotencyKey,
     Json(request): Json<Request>,
 ) -> Result<Response, Problem> {
-    let wanted = request.check(tenant, now())?;
-    let link = place(&api, wanted).await?;
-    let shown = Shown::new(&api, &link);
-    let location = HeaderValue::from_str(&format!("/api/v1/links/{}", link.key.slug))
-        .expect("a slug is visible ASCII");
-    let mut response = (StatusCode::CREATED, axum::Json(&shown)).into_response();
-    response.headers_mut().insert(header::LOCATION, location);
+    let now = now();
+    let wanted = request.check(tenant, now, api.0.default_ttl)?;
+    let placed = place(&api, wanted, key.alone(), now).await?;
+    let shown = Shown::new(&api, &placed.link);
+    let mut response = (placed.status(), axum::Json(&shown)).into_response();
     response.headers_mut().insert(header::ETAG, shown.etag());
+    if placed.is_new {
+        let location = format!("/api/v1/links/{}", placed.link.key.slug);
+        let location = HeaderValue::from_str(&location).expect("a slug is visible ASCII");
+        response.headers_mut().insert(header::LOCATION, location);
+    }
     Ok(response)
-}
-
-/// A create that was checked and needs a slug.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    alias: Option<Slug>,
-    long_url: LongUrl,
-    tenant: String,
-    valid_since: Option<Timestamp>,
-    valid_until: Option<Timestamp>,
-    max_visits: Option<u64>,
-    redirect_status: RedirectStatus,
-    title: Option<String>,
-    tags: Vec<String>,
-    forward_query: bool,
-    /// In clear: it is hashed when all else is right.
-    password: Option<String>,
-}
-
-impl Wanted {
-    /// A link with nothing but a destination.
-    pub(super) fn plain(long_url: LongUrl, tenant: String) -> Self {
-        Self {
-            alias: None,
-            long_url,
-            tenant,
-            valid_since: None,
-            valid_until: None,
-            max_visits: None,
-            redirect_status: RedirectStatus::Found,
-            title: None,
-            tags: Vec::new(),
-            forward_query: false,
-            password: None,
-        }
-    }
-
-    fn at(self, slug: Slug, kind: SlugKind, password_hash: Option<String>) -> NewLink {
-        NewLink {
-            key: LinkKey {
-                domain: DomainId::MAIN,
-                slug,
-            },
-            kind,
-            create_id: CreateId(Uuid::new_v4()),
-            long_url: self.long_url,
-            redirect_status: self.redirect_status,
-            tenant: self.tenant,
-            valid_since: self.valid_since,
-            valid_until: self.valid_until,
-            max_visits: self.max_visits,
-            title: self.title,
-            tags: self.tags,
-            forward_query: self.forward_query,
-            password_hash,
-            source: None,
-        }
-    }
 }
 
 impl Request {
     /// Checks everything that can be checked without asking anybody.
-    pub(super) fn check(self, tenant: String, now: Timestamp) -> Result<Wanted, Problem> {
-        if self.ttl_seconds.is_some() && self.valid_until.is_some() {
-            return Err(Problem::new(
-                Code::ValidityAmbiguous,
-                "Send validUntil or ttlSeconds, not both.",
-            ));
-        }
+    pub(super) fn check(
+        self,
+        tenant: String,
+        now: Timestamp,
+        default_ttl: Option<Duration>,
+    ) -> Result<Wanted, Problem> {
         let valid_since = self
             .valid_since
             .map(|text| timestamp("validSince", &text))
             .transpose()?;
-        let valid_until = match (self.valid_until, self.ttl_seconds) {
-            (Some(text), _) => Some(timestamp("validUntil", &text)?),
-            (None, Some(0)) => {
-                return Err(Problem::new(Code::TtlInvalid, "ttlSeconds is at least 1."));
-            }
-            (None, Some(seconds)) => Some(now.after(Duration::from_secs(seconds))),
-            (None, None) => None,
-        };
-        check_validity(valid_since, valid_until, now)?;
+        let end = end(self.valid_until, self.ttl_seconds, default_ttl)?;
+        check_validity(valid_since, end.instant(now), now)?;
         check_title(self.title.as_deref())?;
         check_tags(&self.tags)?;
         check_max_visits(self.max_visits)?;
         check_password(self.password.as_deref())?;
         Ok(Wanted {
-            alias: self.alias.as_deref().map(alias).transpose()?,
-            long_url: LongUrl::parse(&self.long_url)?,
             tenant,
-            valid_since,
-            valid_until,
+            long_url: LongUrl::parse(&self.long_url)?,
+            alias: self.alias.as_deref().map(alias).transpose()?,
             max_visits: self.max_visits,
             redirect_status: self
                 .redirect_status
                 .map_or(Ok(RedirectStatus::Found), redirect_status)?,
+            valid_since,
+            end,
             title: self.title,
             tags: self.tags,
             forward_query: self.forward_query,
             password: self.password,
+            find_if_exists: self.find_if_exists,
         })
     }
 }
 
-/// Stores a link under its alias, or under the first minted slug that is free.
-pub(super) async fn place(api: &Api, mut wanted: Wanted) -> Result<Link, Problem> {
-    let password_hash = match wanted.password.take() {
-        Some(password) => Some(hash(api, password).await?),
-        None => None,
-    };
-    if let Some(alias) = wanted.alias.take() {
-        let new = Arc::new(wanted.at(alias, SlugKind::Alias, password_hash));
-        let stamp = api.lookup().stamp(&new.key);
-        return match api.lookup().shards.create(&new).await? {
-            Created::Conflict => Err(Problem::alias_taken()),
-            Created::Reused => Err(Problem::key_reused()),
-            Created::Created(link) | Created::Existing(link) => {
-                api.lookup().learn(&link, stamp).await;
-                Ok(*link)
-            }
-        };
+fn end(
+    until: Change<String>,
+    ttl_seconds: Option<u64>,
+    default_ttl: Option<Duration>,
+) -> Result<End, Problem> {
+    match (until, ttl_seconds) {
+        (Change::Set(_) | Change::Clear, Some(_)) => Err(Problem::new(
+            Code::ValidityAmbiguous,
+            "Send validUntil or ttlSeconds, not both.",
+        )),
+        (Change::Set(text), None) => timestamp("validUntil", &text).map(End::At),
+        (Change::Clear, None) => Ok(End::Never),
+        (Change::Keep, Some(0)) => Err(Problem::new(Code::TtlInvalid, "ttlSeconds is at least 1.")),
+        (Change::Keep, Some(seconds)) => Ok(End::After(Duration::from_secs(seconds))),
+        (Change::Keep, None) => Ok(default_end(default_ttl)),
     }
-    let mut new = Arc::new(wanted.at(minted(api).await?, SlugKind::Minted, password_hash));
-    for _ in 0..MINT_TRIES {
-        let stamp = api.lookup().stamp(&new.key);
-        match api.lookup().shards.create(&new).await? {
-            Created::Created(link) => {
-                api.lookup().keep(&link, stamp);
-                // Nobody can have asked for this slug yet, so that nobody waits.
-                drop(api.lookup().write_through(&link, stamp));
-                return Ok(*link);
-            }
-            Created::Reused | Created::Existing(_) => return Err(Problem::key_reused()),
-            Created::Conflict => {
-                api.lookup().metrics.key_conflict();
-                Arc::make_mut(&mut new).key.slug = minted(api).await?;
-            }
-        }
-    }
-    tracing::error!("several minted slugs in a row were taken, keygen repeats itself");
-    Err(Problem::no_keys())
+}
+
+/// When a link ends that was created without a word about it.
+pub(super) fn default_end(default_ttl: Option<Duration>) -> End {
+    default_ttl.map_or(End::Never, End::After)
 }
 
 /// What is stored of a password.
 pub(super) async fn hash(api: &Api, password: String) -> Result<String, Problem> {
     let hashed = api.0.redirects.passwords.hash(password).await;
     hashed.map_err(|_| Problem::passwords_overloaded())
-}
-
-async fn minted(api: &Api) -> Result<Slug, Problem> {
-    api.0.keys.take().await.ok_or_else(Problem::no_keys)
 }
 
 /// The instant that relative times count from. Expiry itself is judged by the

@@ -14,6 +14,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{OpenApi, PathItem, ResponseBuilder};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::etag::is_known;
 use super::problem::{self, Code};
 
 /// What is the same for all routes; each adds itself (see [`super::routes`]).
@@ -104,14 +105,7 @@ impl Tagged {
 
     /// 304 if the client has it already, else the body.
     pub(super) fn answer(&self, request: &HeaderMap, kind: &'static str) -> Response {
-        let is_known = request
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .filter_map(|tags| tags.to_str().ok())
-            .flat_map(|tags| tags.split(','))
-            .map(|tag| tag.trim().trim_start_matches("W/"))
-            .any(|tag| tag == "*" || tag.as_bytes() == self.etag.as_bytes());
-        let mut response = if is_known {
+        let mut response = if is_known(request, &self.etag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             let mut whole = self.body.clone().into_response();

@@ -17,8 +17,9 @@ use super::create::{
     check_max_visits, check_password, check_tags, check_title, check_validity, hash, now,
     redirect_status, redirect_status_schema, timestamp,
 };
+use super::etag::{IfNoneMatch, is_known};
 use super::{Api, Code, Problem, auth, body, problem};
-use crate::shards::{Resolved, Written};
+use crate::shards::{By, Resolved, Written};
 
 /// A link as the API shows it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -94,7 +95,7 @@ pub(super) struct IfMatch {
 
 problem::problems!(ShowProblems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGone],
     problem::OF_SHARDS);
-problem::problems!(WriteProblems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGone,
+problem::problems!(pub(super) WriteProblems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGone,
     Code::LinkBlocked, Code::VersionMismatch], problem::OF_SHARDS);
 problem::problems!(EditProblems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS, &[
     Code::LinkNotFound, Code::LinkGone, Code::LinkBlocked, Code::VersionMismatch,
@@ -142,10 +143,11 @@ impl Shown {
     path = "/api/v1/links/{slug}",
     operation_id = "showLink",
     tag = "links",
-    params(InPath),
+    params(InPath, IfNoneMatch),
     responses(
         (status = 200, description = "The link.", body = Shown, headers(
             ("ETag" = String, description = "The link's version, for `If-Match`."))),
+        (status = 304, description = "The client has this version already."),
         ShowProblems,
     ),
     security(("bearer" = ["links:read"])),
@@ -154,9 +156,14 @@ pub(super) async fn show(
     State(api): State<Api>,
     Reader(tenant): Reader,
     Path(slug): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let link = own_link(&api, &tenant, &slug).await?;
-    Ok(Shown::new(&api, &link).into_response())
+    let shown = Shown::new(&api, &link);
+    if is_known(&headers, &shown.etag()) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, shown.etag())]).into_response());
+    }
+    Ok(shown.into_response())
 }
 
 /// The link, if it is this tenant's; else it does not exist. 410 for a tombstone.
@@ -208,7 +215,7 @@ pub(super) struct Edit {
     password: Change<String>,
 }
 
-fn change<'de, D, T>(from: D) -> Result<Change<T>, D::Error>
+pub(super) fn change<'de, D, T>(from: D) -> Result<Change<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -298,11 +305,19 @@ pub(super) async fn edit(
         Change::Set(password) => Change::Set(hash(&api, password).await?),
     };
     let (shards, stamp) = (&api.lookup().shards, api.lookup().stamp(&key));
-    match shards.update(&key, &tenant, if_version, &patch).await? {
-        Written::Written(link) => {
-            api.lookup().learn(&link, stamp).await;
-            Ok(Shown::new(&api, &link).into_response())
-        }
+    let written = shards
+        .update(&key, By::Tenant(&tenant), if_version, &patch)
+        .await?;
+    if let Written::Written(link) = &written {
+        api.lookup().learn(link, stamp).await;
+    }
+    answer(&api, written)
+}
+
+/// The link as it is now, or why it was not changed.
+pub(super) fn answer(api: &Api, written: Written) -> Result<Response, Problem> {
+    match written {
+        Written::Written(link) => Ok(Shown::new(api, &link).into_response()),
         Written::Absent => Err(Problem::no_such_link()),
         Written::Gone => Err(Problem::gone()),
         Written::Blocked => Err(Problem::blocked()),
@@ -331,24 +346,16 @@ pub(super) async fn delete(
     let if_version = if_match(&headers)?;
     let key = key(&slug)?;
     let stamp = api.lookup().stamp(&key);
-    match api
-        .lookup()
-        .shards
-        .delete(&key, &tenant, if_version)
-        .await?
-    {
-        Written::Written(link) => {
-            api.lookup().learn(&link, stamp).await;
-            Ok(StatusCode::NO_CONTENT.into_response())
-        }
-        Written::Absent => Err(Problem::no_such_link()),
-        Written::Gone => Err(Problem::gone()),
-        Written::Blocked => Err(Problem::blocked()),
-        Written::VersionMismatch(_) => Err(Problem::version_mismatch()),
-    }
+    let shards = &api.lookup().shards;
+    let written = shards.delete(&key, &tenant, if_version).await?;
+    let Written::Written(link) = &written else {
+        return answer(&api, written);
+    };
+    api.lookup().learn(link, stamp).await;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn key(slug: &str) -> Result<LinkKey, Problem> {
+pub(super) fn key(slug: &str) -> Result<LinkKey, Problem> {
     // What is no slug names no link.
     let slug = Slug::parse(slug).map_err(|_| Problem::no_such_link())?;
     Ok(LinkKey {
@@ -358,7 +365,7 @@ fn key(slug: &str) -> Result<LinkKey, Problem> {
 }
 
 /// The version that `If-Match` asks for; `*` and no header ask for none.
-fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(given) = headers.get(header::IF_MATCH) else {
         return Ok(None);
     };

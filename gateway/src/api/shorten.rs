@@ -2,14 +2,15 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use waypost_domain::LongUrl;
+use waypost_domain::{LongUrl, RedirectStatus};
 
 use super::auth::Creator;
 use super::body::Json;
-use super::create::{self, Wanted};
-use super::{Api, Problem, auth, body, problem};
+use super::create::{self, default_end, now};
+use super::idempotency::IdempotencyKey;
+use super::place::{Wanted, place};
+use super::{Api, Problem, auth, body, idempotency, problem};
 
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = Shorten)]
@@ -36,7 +37,7 @@ struct Answer {
 }
 
 problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS,
-    create::OF_MINTED, problem::OF_SHARDS);
+    create::OF_MINTED, idempotency::PROBLEMS, problem::OF_SHARDS);
 
 /// Shorten a URL.
 ///
@@ -46,20 +47,40 @@ problem::problems!(Problems: auth::PROBLEMS, body::PROBLEMS, problem::OF_URLS,
     path = "/shorten",
     operation_id = "shorten",
     tag = "links",
+    params(idempotency::Header),
     request_body = Request,
-    responses((status = 201, description = "The new link.", body = Answer), Problems),
+    responses(
+        (status = 201, description = "The new link.", body = Answer),
+        (status = 200, description = "The link that this key has made already.", body = Answer),
+        Problems,
+    ),
     security((), ("bearer" = ["links:write"])),
 )]
 pub(super) async fn shorten(
     State(api): State<Api>,
     Creator(tenant): Creator,
+    key: IdempotencyKey,
     Json(request): Json<Request>,
 ) -> Result<Response, Problem> {
-    let wanted = Wanted::plain(LongUrl::parse(&request.url)?, tenant);
-    let link = create::place(&api, wanted).await?;
-    let answer = Answer {
-        slug: link.key.slug.to_string(),
-        short_url: api.short_url(&link.key.slug),
+    let wanted = Wanted {
+        tenant,
+        long_url: LongUrl::parse(&request.url)?,
+        alias: None,
+        redirect_status: RedirectStatus::Found,
+        valid_since: None,
+        end: default_end(api.0.default_ttl),
+        title: None,
+        tags: Vec::new(),
+        max_visits: None,
+        forward_query: false,
+        password: None,
+        find_if_exists: false,
     };
-    Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
+    let placed = place(&api, wanted, key.alone(), now()).await?;
+    let slug = &placed.link.key.slug;
+    let answer = Answer {
+        slug: slug.to_string(),
+        short_url: api.short_url(slug),
+    };
+    Ok((placed.status(), axum::Json(answer)).into_response())
 }

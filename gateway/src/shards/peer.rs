@@ -13,12 +13,13 @@ use waypost_domain::{Epoch, Link, LinkKey, NewLink, ShardId, signature::KeyRing}
 use waypost_proto::link as message;
 use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{
-    CreateBatchRequest, DeleteRequest, LeaseVisitsRequest, ResolveBatchRequest, UpdateRequest,
-    WriteResponse, create_outcome, lease_visits_response, resolve_outcome, write_response,
+    ClaimRequest, CreateBatchRequest, DeleteRequest, LeaseVisitsRequest, ResolveBatchRequest,
+    UpdateRequest, WriteResponse, claim_response, create_outcome, lease_visits_response,
+    resolve_outcome, write_response,
 };
 use waypost_proto::transport::{self, Transport};
 
-use super::{Created, Error, Item, Leased, Resolved, Source, Written};
+use super::{Claimed, Created, Error, Item, Leased, Resolved, Source, Written};
 use crate::metrics::Metrics;
 use crate::retry::Budget;
 
@@ -234,6 +235,24 @@ impl Peer {
             )
             .await?;
         self.written(response)
+    }
+
+    pub(super) async fn claim(&self, request: ClaimRequest) -> Result<Item<Claimed>, Error> {
+        use claim_response::Outcome;
+        let (_, response) = self
+            .call(
+                "claim",
+                WRITE_DEADLINE,
+                || request.clone(),
+                |mut client, request| async move { client.claim(request).await },
+            )
+            .await?;
+        Ok(match response.outcome {
+            Some(Outcome::Claimed(_)) => Item::Done(Claimed::Claimed),
+            Some(Outcome::Reused(_)) => Item::Done(Claimed::Reused),
+            Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+            None => return Err(refused("an empty outcome")),
+        })
     }
 
     fn written(&self, response: WriteResponse) -> Result<Item<Written>, Error> {

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod browser;
+mod links;
 mod options;
 mod process;
 mod public_port;
+mod repeats;
 mod serving;
 mod visitors;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
-use waypost_testbed::Port;
+use waypost_testbed::{Port, token};
 
 /// On a machine that runs a dozen other tests.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -114,6 +114,56 @@ impl Waypost {
             .send()
             .unwrap()
     }
+}
+
+/// Somebody with a token.
+pub(crate) struct User<'a> {
+    waypost: &'a Waypost,
+    token: String,
+}
+
+impl<'a> User<'a> {
+    /// Of this tenant, with every scope.
+    pub(crate) fn of(waypost: &'a Waypost, data: &Path, tenant: &str) -> Self {
+        Self::with_scopes(waypost, data, tenant, token::ALL_SCOPES)
+    }
+
+    pub(crate) fn with_scopes(
+        waypost: &'a Waypost,
+        data: &Path,
+        tenant: &str,
+        scopes: &str,
+    ) -> Self {
+        let secret = std::fs::read_to_string(data.join("secrets/jwt-hs256")).unwrap();
+        let token = token::sign(secret.trim().as_bytes(), tenant, scopes);
+        Self { waypost, token }
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.waypost.url);
+        let request = self.waypost.http.request(method.parse().unwrap(), url);
+        request.bearer_auth(&self.token)
+    }
+
+    pub(crate) fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        answer(self.request(method, path).json(body).send().unwrap())
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
+        answer(self.request("GET", path).send().unwrap())
+    }
+}
+
+/// The status and the JSON of an answer; `null` if it has no body.
+pub(crate) fn answer(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = response.bytes().unwrap();
+    let value = if body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(&body).unwrap()
+    };
+    (status, value)
 }
 
 impl Drop for Waypost {

@@ -35,6 +35,7 @@ impl Secrets {
             ("jwt-hs256", secrets.jwt.clone()),
             ("link-mac", format!("1:{}", random_hex(32)?)),
             ("slug-key", random_hex(32)?),
+            ("source-key", random_hex(32)?),
             ("visitor-key", random_hex(32)?),
         ];
         for (name, text) in files {

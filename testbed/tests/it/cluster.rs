@@ -9,6 +9,7 @@ mod inside;
 mod keys;
 mod links;
 mod outages;
+mod repeats;
 mod replicas;
 mod restarts;
 mod retries;

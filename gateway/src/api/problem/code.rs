@@ -167,6 +167,12 @@ codes! {
     BatchTooLarge = "batch_too_large", UNPROCESSABLE_ENTITY,
         "The batch has more than 1000 links.",
         "Send several batches.";
+    QueryInvalid = "query_invalid", UNPROCESSABLE_ENTITY,
+        "A parameter of the query is unknown, repeated, or out of range.",
+        "Compare the query with what the path takes; the detail names the parameter.";
+    IdempotencyKeyInvalid = "idempotency_key_invalid", UNPROCESSABLE_ENTITY,
+        "The `Idempotency-Key` is empty, too long, holds other than visible ASCII, or is sent twice.",
+        "Send one of 1 to 255 visible ASCII characters, such as a UUID.";
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY,
         "The `Idempotency-Key` was used for another request. Nothing was created.",
         "Use a new key for each request, the same only to repeat it.";

@@ -109,7 +109,7 @@ impl LinkService for Node {
 
     async fn claim(
         &self,
-        _: Request<message::ClaimRequest>,
+        _: Request<ClaimRequest>,
     ) -> Result<Response<message::ClaimResponse>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }

@@ -125,6 +125,28 @@ fn an_edit_is_followed_everywhere_within_two_seconds() {
 }
 
 #[test]
+fn a_takedown_and_its_end_are_seen_everywhere_within_two_seconds() {
+    let (here, there) = (User::of(shared(), 0), User::of(shared(), 1));
+    let token = shared().token_for("operator", "links:takedown");
+    let operator = User::of(shared(), 0).with_token(Some(token));
+    let slug = here.shorten("https://example.com/to-be-taken-down");
+    let path = format!("/api/v1/links/{slug}/takedown");
+    for (method, expected) in [("POST", 451), ("DELETE", 302)] {
+        // The other gateway has the link in memory.
+        there.follow(&slug);
+        assert_eq!(operator.send(method, &path, None).status(), 200);
+        let changed = Instant::now();
+        assert_eq!(here.follow(&slug).0, expected, "where it was changed");
+        while there.follow(&slug).0 != expected {
+            assert!(
+                changed.elapsed() < Duration::from_secs(2),
+                "not {expected} elsewhere"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_edit_of_another_version_loses_nothing() {
     let user = User::of(shared(), 0);
     let slug = user.shorten("https://example.com/versions");

@@ -134,7 +134,7 @@ fn gateways_and_shard_nodes_restart_without_a_failed_request() {
 }
 
 /// Ends the traffic also when the test fails, or the scope would wait for ever.
-struct EndOnDrop<'a>(&'a AtomicBool);
+pub(super) struct EndOnDrop<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {

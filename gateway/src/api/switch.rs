@@ -1,0 +1,96 @@
+//! `POST /api/v1/links/{slug}/disable` and `/enable`: a link switched off and on again
+//! by its owner.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::HeaderMap;
+use waypost_domain::{LinkKey, Patch, State as LinkState};
+
+use super::auth::Editor;
+use super::link::{IfMatch, InPath, Shown, WriteProblems, answer, if_match, key};
+use super::{Api, Problem};
+use crate::shards::{By, Written};
+
+/// Switch a link off.
+///
+/// Its visitors get 404 until it is switched on again. It may be off already.
+#[utoipa::path(
+    post,
+    path = "/api/v1/links/{slug}/disable",
+    operation_id = "disableLink",
+    tag = "links",
+    params(InPath, IfMatch),
+    responses(
+        (status = 200, description = "The link as it is now.", body = Shown, headers(
+            ("ETag" = String, description = "The link's version, for `If-Match`."))),
+        WriteProblems,
+    ),
+    security(("bearer" = ["links:write"])),
+)]
+pub(super) async fn disable(
+    State(api): State<Api>,
+    Editor(tenant): Editor,
+    Path(slug): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (key, if_version) = (key(&slug)?, if_match(&headers)?);
+    let by = By::Tenant(&tenant);
+    answer(
+        &api,
+        change(&api, &key, by, if_version, LinkState::Disabled).await?,
+    )
+}
+
+/// Switch a link on again.
+///
+/// It may be on already.
+#[utoipa::path(
+    post,
+    path = "/api/v1/links/{slug}/enable",
+    operation_id = "enableLink",
+    tag = "links",
+    params(InPath, IfMatch),
+    responses(
+        (status = 200, description = "The link as it is now.", body = Shown, headers(
+            ("ETag" = String, description = "The link's version, for `If-Match`."))),
+        WriteProblems,
+    ),
+    security(("bearer" = ["links:write"])),
+)]
+pub(super) async fn enable(
+    State(api): State<Api>,
+    Editor(tenant): Editor,
+    Path(slug): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (key, if_version) = (key(&slug)?, if_match(&headers)?);
+    let by = By::Tenant(&tenant);
+    answer(
+        &api,
+        change(&api, &key, by, if_version, LinkState::Active).await?,
+    )
+}
+
+/// Changes nothing but the state.
+pub(super) async fn change(
+    api: &Api,
+    key: &LinkKey,
+    by: By<'_>,
+    if_version: Option<u64>,
+    to: LinkState,
+) -> Result<Written, Problem> {
+    let stamp = api.lookup().stamp(key);
+    let patch = Patch {
+        state: Some(to),
+        ..Patch::default()
+    };
+    let written = api
+        .lookup()
+        .shards
+        .update(key, by, if_version, &patch)
+        .await?;
+    if let Written::Written(link) = &written {
+        api.lookup().learn(link, stamp).await;
+    }
+    Ok(written)
+}

@@ -1,0 +1,96 @@
+//! `POST` and `DELETE /api/v1/links/{slug}/takedown`: a link taken down by the operator,
+//! whoever's it is, and the end of that.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use waypost_domain::State as LinkState;
+
+use super::auth::Operator;
+use super::link::{InPath, Shown, answer, key};
+use super::switch::change;
+use super::{Api, Code, Problem, auth, problem};
+use crate::shards::{By, Resolved, Written};
+
+/// Times that a takedown is lifted anew when the link changes between the look and the
+/// change: its owner cannot change it, so that it hardly ever does.
+const LIFT_TRIES: usize = 3;
+
+problem::problems!(Problems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGone,
+    Code::VersionMismatch], problem::OF_SHARDS);
+
+/// Take a link down, whoever's it is.
+///
+/// Its visitors get 451, and its owner can change nothing about it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/links/{slug}/takedown",
+    operation_id = "takeLinkDown",
+    tag = "links",
+    params(InPath),
+    responses(
+        (status = 200, description = "The link as it is now.", body = Shown, headers(
+            ("ETag" = String, description = "The link's version."))),
+        Problems,
+    ),
+    security(("bearer" = ["links:takedown"])),
+)]
+pub(super) async fn take_down(
+    State(api): State<Api>,
+    Operator(operator): Operator,
+    Path(slug): Path<String>,
+) -> Result<Response, Problem> {
+    let key = key(&slug)?;
+    let taken = change(&api, &key, By::Operator, None, LinkState::Blocked).await?;
+    if let Written::Written(link) = &taken {
+        tracing::info!(slug, tenant = link.tenant, operator, "link taken down");
+    }
+    answer(&api, taken)
+}
+
+/// Lift a takedown.
+///
+/// A link that is not taken down stays as it is, also one that its owner has disabled.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/links/{slug}/takedown",
+    operation_id = "liftTakedown",
+    tag = "links",
+    params(InPath),
+    responses(
+        (status = 200, description = "The link as it is now.", body = Shown, headers(
+            ("ETag" = String, description = "The link's version."))),
+        Problems,
+    ),
+    security(("bearer" = ["links:takedown"])),
+)]
+pub(super) async fn lift(
+    State(api): State<Api>,
+    Operator(operator): Operator,
+    Path(slug): Path<String>,
+) -> Result<Response, Problem> {
+    let key = Arc::new(key(&slug)?);
+    let Resolved::Found(mut link, _) = api.lookup().shards.resolve(&key).await? else {
+        return Err(Problem::no_such_link());
+    };
+    for _ in 0..LIFT_TRIES {
+        match link.state {
+            LinkState::Blocked => {}
+            LinkState::Deleted => return Err(Problem::gone()),
+            LinkState::Active | LinkState::Disabled => {
+                return answer(&api, Written::Written(link));
+            }
+        }
+        let if_version = Some(link.version.get());
+        match change(&api, &key, By::Operator, if_version, LinkState::Active).await? {
+            Written::VersionMismatch(newer) => link = newer,
+            Written::Written(lifted) => {
+                tracing::info!(slug, tenant = lifted.tenant, operator, "takedown lifted");
+                return answer(&api, Written::Written(lifted));
+            }
+            other => return answer(&api, other),
+        }
+    }
+    Err(Problem::version_mismatch())
+}
