@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use waypost_domain::ShardId;
-use waypost_runtime::config::{Options as ProcessLike, ProcessOptions};
+use waypost_runtime::config::{Options as ProcessLike, ProcessOptions, milliseconds};
 use waypost_runtime::database::PostgresUrl;
 
 /// Stores the links of one shard in Postgres and serves them over gRPC.
@@ -75,6 +76,17 @@ pub struct Options {
     /// The shard map, a JSON file: says once, to an empty database, which prefixes it owns
     #[arg(long, env = "WAYPOST_SHARD_MAP", value_name = "FILE")]
     pub shard_map: PathBuf,
+
+    /// How long after its end an expired link is kept before it becomes a tombstone, in
+    /// milliseconds; so long its owner may extend it
+    #[arg(
+        long,
+        env = "WAYPOST_PURGE_AFTER_MS",
+        default_value = "2592000000",
+        value_name = "MS",
+        value_parser = milliseconds
+    )]
+    pub purge_after: Duration,
 
     /// Folder with the secrets `service-token` and `link-mac`, one file each
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]

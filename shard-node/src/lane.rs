@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::store::{Error, LinkStore, Purpose, Session};
 
-/// How long a request may wait and run. The gateway's own deadline is shorter
+/// How long a request may wait and run, if its operation does not say otherwise. The gateway's own deadline is shorter
 /// for reads; this one bounds what a stuck database can hold up.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Items that may wait or run in one lane, over all requests: some 10 MB at most
+/// Items that may wait or run in one lane, if its operation does not say otherwise: some 10 MB at most
 /// of keys, and at the rate of a busy shard less than a second of work.
 const MAX_ITEMS: usize = 16_384;
 
@@ -39,6 +39,10 @@ pub trait Operation<S: Session>: Send + Sync + 'static {
     const PURPOSE: Purpose;
     /// How many items of several requests share a statement.
     const COALESCE: usize;
+    /// How long a request may wait and run.
+    const DEADLINE: Duration = DEADLINE;
+    /// Items that may wait or run, over all requests.
+    const MAX_ITEMS: usize = MAX_ITEMS;
 
     /// One outcome per item, in order.
     fn run(
@@ -101,7 +105,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Lane<S, O> {
         metrics: &Metrics,
         shutdown: &CancellationToken,
     ) -> Self {
-        let (sender, receiver) = mpsc::channel(MAX_ITEMS);
+        let (sender, receiver) = mpsc::channel(O::MAX_ITEMS);
         let feed = Arc::new(Mutex::new(Feed {
             receiver,
             held: None,
@@ -125,7 +129,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Lane<S, O> {
         }
         Self {
             sender,
-            room: Arc::new(Semaphore::new(MAX_ITEMS)),
+            room: Arc::new(Semaphore::new(O::MAX_ITEMS)),
             waiting: metrics.queue_items.with_label_values(&[O::NAME]),
         }
     }
@@ -154,7 +158,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Lane<S, O> {
                 mpsc::error::TrySendError::Full(_) => Refusal::Busy,
                 mpsc::error::TrySendError::Closed(_) => Refusal::Unavailable,
             })?;
-            match timeout(DEADLINE, outcomes).await {
+            match timeout(O::DEADLINE, outcomes).await {
                 Ok(Ok(outcomes)) => outcomes,
                 // The workers have ended.
                 Ok(Err(_)) => Err(Refusal::Unavailable),
@@ -306,7 +310,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
         }
         // Taken out, so that it is gone if this future is dropped halfway.
         let mut session = self.session.take().ok_or(Refusal::Unavailable)?;
-        match timeout(DEADLINE, O::run(&mut session, items)).await {
+        match timeout(O::DEADLINE, O::run(&mut session, items)).await {
             Ok(Ok(outcomes)) => {
                 self.session = Some(session);
                 Ok(outcomes)

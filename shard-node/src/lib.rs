@@ -10,6 +10,7 @@ pub mod config;
 pub mod lane;
 mod lookout;
 pub mod metrics;
+mod purge;
 pub mod relay;
 #[cfg(feature = "cluster")]
 mod serve;

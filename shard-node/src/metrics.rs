@@ -8,20 +8,24 @@ use prometheus::{
 /// Handles to the metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// `rpc`: create_batch, resolve_batch, update, delete, watch; `outcome`: ok, or
+    /// `rpc`: create_batch, resolve_batch, update, delete, list, lease_visits, claim,
+    /// export, import, watch; `outcome`: ok, or
     /// the gRPC code in snake case. For watch: until the stream begins.
     pub(crate) rpc_seconds: HistogramVec,
-    /// `operation`: create, resolve, resolve_replica, write.
+    /// `operation`: create, resolve, resolve_replica, write, list, lease_visits, claim,
+    /// export, import.
     pub(crate) batch_items: HistogramVec,
-    /// `operation`: create, resolve, resolve_replica, write.
+    /// `operation` as above.
     pub(crate) queue_items: IntGaugeVec,
-    /// `operation`: create, resolve, resolve_replica, write.
+    /// `operation` as above.
     pub(crate) sessions_lost: IntCounterVec,
     pub(crate) replicas_usable: IntGauge,
     /// `rpc` as above, without watch.
     pub(crate) moved: IntCounterVec,
     /// `rpc` as above, or relay, purge.
     pub(crate) rows_damaged: IntCounterVec,
+    pub(crate) visits_leased: IntCounter,
+    pub(crate) links_purged: IntCounter,
     pub(crate) leader: IntGauge,
     pub(crate) watchers: IntGauge,
     pub(crate) watchers_lagged: IntCounter,
@@ -106,6 +110,20 @@ impl Metrics {
                         "Stored rows met that cannot be read or bear no signature of ours; each is logged",
                     ),
                     &["rpc"],
+                ),
+            )?,
+            visits_leased: add(
+                registry,
+                IntCounter::new(
+                    "waypost_shard_visits_leased_total",
+                    "Visits of links with a limit that were leased to gateways",
+                ),
+            )?,
+            links_purged: add(
+                registry,
+                IntCounter::new(
+                    "waypost_shard_links_purged_total",
+                    "Expired links that became tombstones",
                 ),
             )?,
             leader: add(

@@ -21,6 +21,7 @@ use crate::changes::{Changes, Event, Term};
 use crate::lane::cause;
 use crate::lookout::{Lookout, News};
 use crate::metrics::Metrics;
+use crate::purge::Purge;
 use crate::store::{Change, Cursor, Error, LinkStore, Place, Purpose, Session};
 
 /// How often the outbox is looked at for what other processes wrote.
@@ -56,6 +57,8 @@ pub struct Relay<S> {
     pub changes: Changes,
     pub cache: Cache,
     pub metrics: Metrics,
+    /// How long after its end an expired link becomes a tombstone.
+    pub purge_after: Duration,
 }
 
 impl<S: LinkStore> Relay<S> {
@@ -81,7 +84,16 @@ impl<S: LinkStore> Relay<S> {
         }
         tracing::info!("relay leads");
         let leading = Leading::begin(&self.metrics);
-        let result = self.term(&mut session).await;
+        let purge = Purge {
+            store: &self.store,
+            after: self.purge_after,
+            changes: &self.changes,
+            metrics: &self.metrics,
+        };
+        let result = tokio::select! {
+            result = self.term(&mut session) => result,
+            never = purge.run() => match never {},
+        };
         drop(leading);
         result
     }

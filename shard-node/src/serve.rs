@@ -76,6 +76,7 @@ pub async fn serve_on(
         changes,
         cache,
         metrics,
+        purge_after: options.purge_after,
     };
 
     let prepared = Arc::new(AtomicBool::new(false));

@@ -14,9 +14,13 @@ use crate::lane::{Lane, Refusal};
 use crate::metrics::Metrics;
 use crate::store::{LinkStore, PrefixOwner};
 
+mod claim;
 mod create;
+mod list;
 mod replicas;
 mod resolve;
+mod transfer;
+mod visits;
 mod watch;
 mod write;
 
@@ -31,6 +35,12 @@ pub const MAX_BATCH: usize = 1_024;
 const READERS: usize = 4;
 const CREATORS: usize = 2;
 const WRITERS: usize = 2;
+/// One lease keeps the row of its link for a commit; another link's must not wait.
+const LESSORS: usize = 2;
+/// What is rare, or may wait, has as few as can be.
+const LISTERS: usize = 2;
+const CLAIMERS: usize = 1;
+const CARRIERS: usize = 1;
 
 /// The service of one shard. Cheap to clone.
 #[derive(Debug)]
@@ -40,6 +50,11 @@ pub struct Service<S: LinkStore> {
     resolves: Lane<S, resolve::Resolve>,
     replicas: Option<Replicas<S>>,
     writes: Lane<S, write::Change>,
+    visits: Lane<S, visits::LeaseVisits>,
+    claims: Lane<S, claim::Claiming>,
+    lists: Lane<S, list::List>,
+    exports: Lane<S, transfer::Export>,
+    imports: Lane<S, transfer::Import>,
     changes: Changes,
     metrics: Metrics,
 }
@@ -52,6 +67,11 @@ impl<S: LinkStore> Clone for Service<S> {
             resolves: self.resolves.clone(),
             replicas: self.replicas.clone(),
             writes: self.writes.clone(),
+            visits: self.visits.clone(),
+            claims: self.claims.clone(),
+            lists: self.lists.clone(),
+            exports: self.exports.clone(),
+            imports: self.imports.clone(),
             changes: self.changes.clone(),
             metrics: self.metrics.clone(),
         }
@@ -74,6 +94,11 @@ impl<S: LinkStore> Service<S> {
             resolves: Lane::start(&store, READERS, &metrics, shutdown),
             replicas: Replicas::start(&store, replicas, &metrics, shutdown),
             writes: Lane::start(&store, WRITERS, &metrics, shutdown),
+            visits: Lane::start(&store, LESSORS, &metrics, shutdown),
+            claims: Lane::start(&store, CLAIMERS, &metrics, shutdown),
+            lists: Lane::start(&store, LISTERS, &metrics, shutdown),
+            exports: Lane::start(&store, CARRIERS, &metrics, shutdown),
+            imports: Lane::start(&store, CARRIERS, &metrics, shutdown),
             store,
             changes,
             metrics,
@@ -146,37 +171,42 @@ impl<S: LinkStore> LinkService for Service<S> {
 
     async fn list(
         &self,
-        _request: Request<message::ListRequest>,
+        request: Request<message::ListRequest>,
     ) -> Result<Response<message::ListResponse>, Status> {
-        Err(Status::unimplemented("list"))
+        let run = self.page(request.into_inner());
+        self.timed("list", run).await
     }
 
     async fn lease_visits(
         &self,
-        _request: Request<message::LeaseVisitsRequest>,
+        request: Request<message::LeaseVisitsRequest>,
     ) -> Result<Response<message::LeaseVisitsResponse>, Status> {
-        Err(Status::unimplemented("lease_visits"))
+        let run = self.lease(request.into_inner());
+        self.timed("lease_visits", run).await
     }
 
     async fn claim(
         &self,
-        _request: Request<message::ClaimRequest>,
+        request: Request<message::ClaimRequest>,
     ) -> Result<Response<message::ClaimResponse>, Status> {
-        Err(Status::unimplemented("claim"))
+        let run = self.bind(request.into_inner());
+        self.timed("claim", run).await
     }
 
     async fn export(
         &self,
-        _request: Request<message::ExportRequest>,
+        request: Request<message::ExportRequest>,
     ) -> Result<Response<message::ExportResponse>, Status> {
-        Err(Status::unimplemented("export"))
+        let run = self.read_out(request.into_inner());
+        self.timed("export", run).await
     }
 
     async fn import(
         &self,
-        _request: Request<message::ImportRequest>,
+        request: Request<message::ImportRequest>,
     ) -> Result<Response<message::ImportResponse>, Status> {
-        Err(Status::unimplemented("import"))
+        let run = self.take_over(request.into_inner());
+        self.timed("import", run).await
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<message::WatchEvent, Status>> + Send>>;

@@ -1,6 +1,7 @@
 //! The whole shard within another process, on a SQLite file.
 
 use std::path::Path;
+use std::time::Duration;
 
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ pub enum OpenError {
 }
 
 /// Opens the file, brings it up to date and starts the shard's tasks, which end
-/// with `shutdown`. The service goes into a `LinkServiceServer`.
+/// with `shutdown`. Links that expired so long ago become tombstones. The service goes into a `LinkServiceServer`.
 ///
 /// # Errors
 /// If the file cannot be opened, or belongs to another shard or a later release.
@@ -35,6 +36,7 @@ pub async fn open_sqlite(
     shard: ShardId,
     map: &ShardMap,
     key_ring: KeyRing,
+    purge_after: Duration,
     shutdown: &CancellationToken,
     registry: &Registry,
 ) -> Result<Service<SqliteStore>, OpenError> {
@@ -47,6 +49,7 @@ pub async fn open_sqlite(
         changes: changes.clone(),
         cache: Cache::None,
         metrics: metrics.clone(),
+        purge_after,
     };
     tokio::spawn(relay.run(shutdown.clone()));
     Ok(Service::start(store, &[], changes, metrics, shutdown))

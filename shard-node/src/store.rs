@@ -13,15 +13,24 @@ use waypost_domain::{
 
 mod columns;
 mod error;
+mod expiry;
+mod list;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod rules;
 mod sources;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod transfer;
+mod visits;
 
 pub use error::Error;
+pub use expiry::{Expired, Purged};
+pub use list::{Entry, ListPlace, Listed};
 pub use rules::QUARANTINE;
+pub use sources::{Claim, Claimed};
+pub use transfer::{Exported, Imported, Transferred};
+pub use visits::{Lease, Leased};
 
 /// What a session is for, as far as a store treats sessions differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +77,56 @@ pub trait Session: Send + 'static {
     /// on, in one transaction. After an error it may be stored: repeating the call
     /// with the same change id is safe.
     fn write(&mut self, write: &Write) -> impl Future<Output = Result<Written, Error>> + Send;
+
+    /// The rows of a tenant's links after a place, or from the newest on: at most
+    /// `limit`, and fewer only if there are no more. Tombstones are none.
+    fn list(
+        &mut self,
+        tenant: &str,
+        after: Option<&ListPlace>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Listed>, Error>> + Send;
+
+    /// Leases visits; one outcome per lease, in order. Repeating the call is safe.
+    fn lease_visits(
+        &mut self,
+        leases: &[Lease],
+    ) -> impl Future<Output = Result<Vec<Leased>, Error>> + Send;
+
+    /// Binds an Idempotency-Key to a request.
+    fn claim(&mut self, claim: &Claim) -> impl Future<Output = Result<Claimed, Error>> + Send;
+
+    /// Removes claims that were made so long ago, the first ones first. Gives how many,
+    /// at most `limit`; if just as many, there may be more.
+    fn forget_claims(
+        &mut self,
+        age: Duration,
+        limit: u32,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// Makes tombstones of links that expired so long ago, at most `limit`, as deletions
+    /// would: a step, after where the last one ended.
+    fn purge(
+        &mut self,
+        age: Duration,
+        after: Option<&Expired>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Purged, Error>> + Send;
+
+    /// Rows after a key, in the order of their keys: at most `limit`, and fewer only if
+    /// there are no more. Tombstones too, of owned prefixes only.
+    fn export(
+        &mut self,
+        after: Option<&LinkKey>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Exported, Error>> + Send;
+
+    /// Takes rows over as they are, but for the signature; one outcome per row, in
+    /// order. Repeating the call is safe.
+    fn import(
+        &mut self,
+        rows: &[Transferred],
+    ) -> impl Future<Output = Result<Vec<Imported>, Error>> + Send;
 
     /// Where the server is in the shard's log.
     fn position(&mut self) -> impl Future<Output = Result<Position, Error>> + Send;

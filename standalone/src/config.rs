@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use waypost_gateway::config::PublicOptions;
 use waypost_runtime::Error;
-use waypost_runtime::config::{Invalid, Options, ProcessOptions};
+use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
 
 use crate::secrets::Secrets;
 
@@ -48,6 +49,17 @@ pub(crate) struct Config {
     #[arg(long, env = "WAYPOST_ANONYMOUS", default_value = "true",
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub(crate) anonymous: bool,
+
+    /// How long after its end an expired link is kept before it becomes a tombstone, in
+    /// milliseconds; so long its owner may extend it
+    #[arg(
+        long,
+        env = "WAYPOST_PURGE_AFTER_MS",
+        default_value = "2592000000",
+        value_name = "MS",
+        value_parser = milliseconds
+    )]
+    pub(crate) purge_after: Duration,
 
     #[command(flatten)]
     pub(crate) process: ProcessOptions,

@@ -91,6 +91,7 @@ async fn parts(
         shard,
         &map,
         link_keys.clone(),
+        config.purge_after,
         stopped,
         &process.registry,
     )

@@ -18,14 +18,21 @@ use waypost_runtime::database::Schema;
 use super::columns::{self, link_columns, owner};
 use super::rules;
 use super::{
-    Change, Created, Cursor, Error, LinkStore, Place, Poll, Position, PrefixOwner, Purpose,
-    Resolved, Session, Write, Written,
+    Change, Claim, Claimed, Created, Cursor, Error, Expired, Exported, Imported, Lease, Leased,
+    LinkStore, ListPlace, Listed, Place, Poll, Position, PrefixOwner, Purged, Purpose, Resolved,
+    Session, Transferred, Write, Written,
 };
 
+mod claims;
 mod create;
+mod expiry;
+mod list;
+mod owners;
 mod rows;
 mod server;
 mod sources;
+mod transfer;
+mod visits;
 mod write;
 
 const SCHEMA: Schema = Schema {
@@ -260,6 +267,44 @@ impl Session for PostgresSession {
 
     async fn write(&mut self, write: &Write) -> Result<Written, Error> {
         write::apply(self, write).await
+    }
+
+    async fn list(
+        &mut self,
+        tenant: &str,
+        after: Option<&ListPlace>,
+        limit: u32,
+    ) -> Result<Vec<Listed>, Error> {
+        list::page(&mut self.connection, tenant, after, limit).await
+    }
+
+    async fn lease_visits(&mut self, leases: &[Lease]) -> Result<Vec<Leased>, Error> {
+        visits::lease(self, leases).await
+    }
+
+    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, Error> {
+        claims::claim(self, claim).await
+    }
+
+    async fn forget_claims(&mut self, age: Duration, limit: u32) -> Result<u64, Error> {
+        claims::forget(&mut self.connection, age, limit).await
+    }
+
+    async fn purge(
+        &mut self,
+        age: Duration,
+        after: Option<&Expired>,
+        limit: u32,
+    ) -> Result<Purged, Error> {
+        expiry::purge(self, age, after, limit).await
+    }
+
+    async fn export(&mut self, after: Option<&LinkKey>, limit: u32) -> Result<Exported, Error> {
+        transfer::export(self, after, limit).await
+    }
+
+    async fn import(&mut self, rows: &[Transferred]) -> Result<Vec<Imported>, Error> {
+        transfer::import(self, rows).await
     }
 
     async fn position(&mut self) -> Result<Position, Error> {

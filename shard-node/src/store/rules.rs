@@ -62,6 +62,15 @@ impl OnWrite {
     }
 }
 
+/// What to do about a row to take over whose slug has one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum OnImport {
+    Write,
+    /// What is there is as new, or newer.
+    Keep,
+    Conflict,
+}
+
 /// The first life of a slug. The signature is still to be set.
 #[must_use]
 pub(super) fn first_life(new: &NewLink, epoch: Epoch, now: Timestamp) -> Link {
@@ -172,6 +181,28 @@ pub(super) fn on_write(
     link.version = existing.version.next(epoch);
     link.updated_at = now.max(existing.updated_at);
     OnWrite::Write(Box::new(link))
+}
+
+/// What an expired link becomes. The signature is still to be set.
+#[must_use]
+pub(super) fn on_expiry(mut link: Link, epoch: Epoch, now: Timestamp) -> Link {
+    link.state = State::Deleted;
+    link.version = link.version.next(epoch);
+    link.updated_at = now.max(link.updated_at);
+    link
+}
+
+/// Decides about a row to take over, by what the row that is there says of itself,
+/// which may be all that can be read of it.
+#[must_use]
+pub(super) fn on_import(tenant: &str, version: i64, given: &Link) -> OnImport {
+    if tenant != given.tenant {
+        OnImport::Conflict
+    } else if version >= given.version.get().cast_signed() {
+        OnImport::Keep
+    } else {
+        OnImport::Write
+    }
 }
 
 /// Since when a link has been over for good; `None` while it is not. One that was

@@ -3,14 +3,41 @@
 
 use std::collections::HashMap;
 
-use waypost_domain::{Link, NewLink};
+use waypost_domain::{Link, LinkKey, NewLink};
 
-use super::Created;
 use super::rules::{self, OnSource};
+use super::{Created, PrefixOwner};
 
 /// The part of a source that names it.
 pub(super) type Id = [u8; 16];
 type Digest = [u8; 16];
+
+/// Binds an Idempotency-Key to one request, wherever its link will live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The first slug that the source derives, which says whose claim it is to keep.
+    pub key: LinkKey,
+    pub id: [u8; 16],
+    pub digest: [u8; 16],
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// Now, or earlier by the same request.
+    Claimed,
+    Reused,
+    Moved(PrefixOwner),
+}
+
+/// Whether a source is bound.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Free,
+    /// To this very request.
+    Already,
+    ByOther,
+}
 
 /// What is stored under some sources.
 #[derive(Debug, Default)]
@@ -37,6 +64,26 @@ impl Sources {
 
     pub(super) fn add_claim(&mut self, source: Id, digest: Digest) {
         self.claimed.insert(source, digest);
+    }
+
+    /// Whether a source is bound, by a claim or by a link.
+    pub(super) fn held(&self, claim: &Claim) -> Held {
+        if let Some(claimed) = self.claimed.get(&claim.id) {
+            return match *claimed == claim.digest {
+                true => Held::Already,
+                false => Held::ByOther,
+            };
+        }
+        // Of a damaged row nobody can tell by which request it was made.
+        let is_other = |link: &Option<Link>| {
+            let source = link.as_ref().and_then(|link| link.source);
+            source.and_then(|source| source.digest) != Some(claim.digest)
+        };
+        let mut links = self.live.iter();
+        match links.any(|((_, id), link)| *id == claim.id && is_other(link)) {
+            true => Held::ByOther,
+            false => Held::Free,
+        }
     }
 
     /// What a create is answered for its source; `None`: it goes on to its slug.

@@ -16,12 +16,18 @@ use waypost_runtime::database::Schema;
 use super::columns::{self, link_columns, owner};
 use super::rules::{self, OnExisting, OnWrite};
 use super::{
-    Change, Created, Cursor, Error, LinkStore, Place, Poll, Position, PrefixOwner, Purpose,
-    Resolved, Session, Write, Written,
+    Change, Claim, Claimed, Created, Cursor, Error, Expired, Exported, Imported, Lease, Leased,
+    LinkStore, ListPlace, Listed, Place, Poll, Position, PrefixOwner, Purged, Purpose, Resolved,
+    Session, Transferred, Write, Written,
 };
 
+mod claims;
+mod expiry;
+mod list;
 mod rows;
 mod sources;
+mod transfer;
+mod visits;
 
 const SCHEMA: Schema = Schema {
     table: "_sqlx_migrations",
@@ -252,6 +258,82 @@ impl Session for SqliteSession {
         }
         tx.commit().await?;
         Ok(Written::Link(link))
+    }
+
+    async fn list(
+        &mut self,
+        tenant: &str,
+        after: Option<&ListPlace>,
+        limit: u32,
+    ) -> Result<Vec<Listed>, Error> {
+        let mut reader = self.reader().await;
+        list::page(reader.connection(), tenant, after, limit).await
+    }
+
+    async fn lease_visits(&mut self, leases: &[Lease]) -> Result<Vec<Leased>, Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut outcomes = Vec::with_capacity(leases.len());
+        for lease in leases {
+            outcomes.push(visits::lease(&self.store, &mut tx, lease).await?);
+        }
+        tx.commit().await?;
+        Ok(outcomes)
+    }
+
+    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        let now = Timestamp::from(SystemTime::now());
+        let claimed = claims::claim(&self.store, &mut tx, claim, now).await?;
+        tx.commit().await?;
+        Ok(claimed)
+    }
+
+    async fn forget_claims(&mut self, age: Duration, limit: u32) -> Result<u64, Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        claims::forget(&mut writer, age, limit, SystemTime::now().into()).await
+    }
+
+    async fn purge(
+        &mut self,
+        age: Duration,
+        after: Option<&Expired>,
+        limit: u32,
+    ) -> Result<Purged, Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        let now = Timestamp::from(SystemTime::now());
+        let purged = expiry::purge(&self.store, &mut tx, age, after, limit, now).await?;
+        tx.commit().await?;
+        Ok(purged)
+    }
+
+    async fn export(&mut self, after: Option<&LinkKey>, limit: u32) -> Result<Exported, Error> {
+        let key_ring = self.store.0.key_ring.clone();
+        let mut reader = self.reader().await;
+        transfer::export(reader.connection(), &key_ring, after, limit).await
+    }
+
+    async fn import(&mut self, rows: &[Transferred]) -> Result<Vec<Imported>, Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        let now = Timestamp::from(SystemTime::now());
+        let mut outcomes = Vec::with_capacity(rows.len());
+        for row in rows {
+            outcomes.push(
+                match transfer::import(&self.store, &mut tx, row, now).await {
+                    // The statement was undone, and the transaction goes on.
+                    Err(Error::Data(error)) => {
+                        tracing::warn!(%error, "link refused by the database");
+                        Imported::Refused
+                    }
+                    outcome => outcome?,
+                },
+            );
+        }
+        tx.commit().await?;
+        Ok(outcomes)
     }
 
     async fn ownership(&mut self) -> Result<Vec<PrefixOwner>, Error> {

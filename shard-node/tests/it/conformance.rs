@@ -9,10 +9,16 @@ use waypost_shard_node::store::{
 
 use crate::fixture::*;
 
+mod ends;
+mod lists;
 mod sources;
+mod visits;
 mod writes;
 
+pub(crate) use ends::*;
+pub(crate) use lists::*;
 pub(crate) use sources::*;
+pub(crate) use visits::*;
 pub(crate) use writes::*;
 
 /// Makes a test of each behaviour for a store, given what opens a database.
@@ -64,6 +70,18 @@ macro_rules! conformance {
             a_row_that_was_forged_is_never_signed_again
             a_damaged_row_fails_alone_in_a_look_up
             a_change_of_a_damaged_row_is_told_without_it
+            a_list_has_each_link_once_newest_first_whatever_the_page
+            a_list_passes_over_moved_and_damaged_rows_and_says_so
+            racing_leases_grant_every_visit_and_not_one_more
+            a_lease_that_is_tried_twice_is_granted_once
+            edits_of_the_limit_keep_what_is_leased_and_a_new_life_does_not
+            leases_of_many_links_come_in_order
+            a_key_is_claimed_by_one_request
+            of_racing_claims_of_a_key_one_request_wins
+            links_that_expired_long_ago_become_tombstones
+            an_expired_link_that_its_owner_extends_stays
+            what_is_exported_can_be_imported_as_it_was
+            an_import_replaces_what_is_older_and_nobody_elses
         }
     };
 }

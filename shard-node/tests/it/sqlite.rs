@@ -97,6 +97,7 @@ async fn the_service_in_process_creates_resolves_and_tells_changes() {
         shard("s0"),
         &map(),
         key_ring(),
+        std::time::Duration::from_hours(720),
         &shutdown,
         &prometheus::Registry::new(),
     )
@@ -167,4 +168,73 @@ async fn the_service_in_process_creates_resolves_and_tells_changes() {
     shutdown.cancel();
     // The term ends with the process, and with it the stream.
     while let Ok(Some(_)) = events.message().await {}
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_look_at_a_bounded_number_of_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let shutdown = CancellationToken::new();
+    let service = open_sqlite(
+        &folder.path().join("links.db"),
+        shard("s0"),
+        &map(),
+        key_ring(),
+        std::time::Duration::from_hours(720),
+        &shutdown,
+        &prometheus::Registry::new(),
+    )
+    .await
+    .unwrap();
+    let mut client = LinkServiceClient::new(in_process(LinkServiceServer::new(service)));
+    let mut needles = [minted("ne000000"), minted("ne000001"), minted("NE000002")];
+    needles[0].title = Some("Die Ähre".to_owned());
+    needles[1].tags = vec!["grain".to_owned()];
+    needles[1].long_url = url("https://example.com/%C3%84hre?q=NEEDLE");
+    let hay = (0..10_100).map(|at| minted(&format!("{:02}{at:06}", at % 90)));
+    let all: Vec<_> = needles.iter().cloned().chain(hay).collect();
+    for part in all.chunks(1_000) {
+        let links = part.iter().map(Into::into).collect();
+        let request = message::CreateBatchRequest { links };
+        client.create_batch(request).await.unwrap();
+    }
+    let query = |tag: Option<&str>, text: Option<&str>| message::ListRequest {
+        tenant: "acme".to_owned(),
+        tag: tag.map(str::to_owned),
+        text: text.map(str::to_owned),
+        after: None,
+        limit: 2,
+    };
+    let expected: [(_, &[&str]); 7] = [
+        (query(None, Some("äHRE")), &["ne000000"]),
+        (query(None, Some("needle")), &["ne000001"]),
+        (
+            query(None, Some("ne00000")),
+            &["NE000002", "ne000000", "ne000001"],
+        ),
+        (query(Some("grain"), None), &["ne000001"]),
+        (query(Some("Grain"), None), &[]),
+        (query(Some("grain"), Some("ähre")), &[]),
+        (query(Some("grain"), Some("needle")), &["ne000001"]),
+    ];
+    for (mut query, slugs) in expected {
+        let (mut found, mut calls) = (Vec::new(), 0);
+        loop {
+            let page = client.list(query.clone()).await.unwrap().into_inner();
+            found.extend(page.links.into_iter().map(|link| link.slug));
+            calls += 1;
+            let Some(place) = page.looked_to else { break };
+            query.after = Some(place);
+        }
+        assert_eq!(found, slugs, "{query:?}");
+        assert!(calls >= 2, "more than ten thousand rows in one call");
+    }
+    let first = client.list(query(None, None)).await.unwrap().into_inner();
+    assert_eq!(first.links.len(), 2);
+    let last = first.links.last().unwrap();
+    assert_eq!(first.looked_to.unwrap().slug, last.slug);
+    let mut unlimited = query(None, None);
+    unlimited.limit = 1_025;
+    let status = client.list(unlimited).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    shutdown.cancel();
 }

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 
-use sqlx::Row as _;
-use sqlx::postgres::{PgConnection, PgRow};
-use waypost_domain::{Link, LinkKey, NewLink, Prefix, SlugKind};
+use sqlx::postgres::PgConnection;
+use waypost_domain::{Link, LinkKey, NewLink, SlugKind};
 
 use super::rows::{self, Taken};
-use super::{PostgresSession, link_columns, owner_at, sources};
+use super::{PostgresSession, link_columns, owners, sources};
 use crate::store::rules::{self, OnExisting};
 use crate::store::sources::{Id, Sources};
-use crate::store::{Created, Error, PrefixOwner, columns};
+use crate::store::{Created, Error, columns};
 
 /// Creates links, minted ones and aliases apart: aliases lock rows that people
 /// fight over, and must not make minted ones wait.
@@ -123,31 +122,8 @@ async fn group(
     if !sought.is_empty() {
         sources::lock(&mut tx, &sought).await?;
     }
-    let mut prefixes: Vec<&str> = items
-        .iter()
-        .map(|new| rules::prefix_text(&new.key.slug))
-        .collect();
-    prefixes.dedup();
-    let found = sqlx::query(
-        "-- shard.owners_of
-         SELECT o.prefix, o.epoch, o.moved_to, clock_timestamp()
-         FROM prefix_owner AS o WHERE o.prefix = ANY($1::text[])",
-    )
-    .bind(prefixes)
-    .fetch_all(&mut *tx)
-    .await?;
-    let mut owners: HashMap<Prefix, (PrefixOwner, bool)> = HashMap::with_capacity(found.len());
-    let mut now = None;
-    for row in &found {
-        let (owner, moved) = owner_at(&shard, row, 0)?;
-        owners.insert(owner.prefix, (owner, moved));
-        now = Some(rows::timestamp(row.try_get(3)?)?);
-    }
-    let now = now.ok_or(Error::Damaged("prefix_owner"))?;
-    let owner_of = |new: &NewLink| {
-        let owner = owners.get(&new.key.slug.prefix());
-        owner.ok_or(Error::Damaged("prefix_owner"))
-    };
+    let keys: Vec<&LinkKey> = items.iter().map(|new| &new.key).collect();
+    let (owners, now) = owners::of(&mut tx, &shard, &keys).await?;
     let mut sources = Sources::default();
     if !sought.is_empty() {
         sources = sources::look_up(&mut tx, &sought, &key_ring, now).await?;
@@ -156,9 +132,9 @@ async fn group(
     // One row per slug; a second item with it meets the first one's.
     let mut fresh: Vec<Link> = Vec::with_capacity(items.len());
     for new in items {
-        let (owner, moved) = owner_of(new)?;
+        let (owner, moved) = owners.get(&new.key)?;
         let is_second = fresh.last().is_some_and(|last| last.key == new.key);
-        if *moved || is_second || sources.answer(new).is_some() {
+        if moved || is_second || sources.answer(new).is_some() {
             continue;
         }
         let mut link = rules::first_life(new, owner.epoch, now);
@@ -176,8 +152,8 @@ async fn group(
 
     let mut outcomes = Vec::with_capacity(items.len());
     for new in items {
-        let (owner, moved) = owner_of(new)?;
-        if *moved {
+        let (owner, moved) = owners.get(&new.key)?;
+        if moved {
             outcomes.push(Created::Moved(owner.clone()));
             continue;
         }
@@ -237,8 +213,8 @@ async fn existing(
     if taken.is_empty() {
         return Ok(HashMap::new());
     }
-    let domains: Vec<i32> = taken.iter().map(|link| rows::domain(&link.key)).collect();
-    let slugs: Vec<&str> = taken.iter().map(|link| link.key.slug.as_str()).collect();
+    let keys: Vec<&LinkKey> = taken.iter().map(|link| &link.key).collect();
+    let (domains, slugs) = rows::keys(&keys);
     let found = sqlx::query(concat!(
         "-- shard.existing\nSELECT ",
         link_columns!(),
@@ -250,10 +226,8 @@ async fn existing(
     .bind(slugs)
     .fetch_all(tx)
     .await?;
-    let read = |row: &PgRow| {
-        let at = usize::try_from(row.try_get::<i64, _>(20)?).unwrap_or_default();
-        let asked = at.checked_sub(1).and_then(|at| taken.get(at));
-        let key = asked.ok_or(Error::Damaged("links"))?.key.clone();
+    let read = |row| {
+        let key = rows::asked(row, 20, &keys)?.clone();
         let link = columns::whole(key.slug.as_str(), rows::link(row));
         Ok((key, link))
     };

@@ -1,5 +1,7 @@
 //! Rows of `links` in Postgres's types.
 
+use std::collections::HashSet;
+
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use time::OffsetDateTime;
@@ -11,6 +13,24 @@ use crate::store::columns::Columns;
 /// Requests with domains beyond a signed number are refused before they come here.
 pub(super) fn domain(key: &LinkKey) -> i32 {
     key.domain.0.cast_signed()
+}
+
+/// The columns of keys.
+pub(super) fn keys<'a>(keys: &[&'a LinkKey]) -> (Vec<i32>, Vec<&'a str>) {
+    let domains = keys.iter().map(|key| domain(key)).collect();
+    let slugs = keys.iter().map(|key| key.slug.as_str()).collect();
+    (domains, slugs)
+}
+
+/// The key that a row answers, by the ordinality in its column `at`.
+pub(super) fn asked<'a>(
+    row: &PgRow,
+    at: usize,
+    keys: &[&'a LinkKey],
+) -> Result<&'a LinkKey, Error> {
+    let at = usize::try_from(row.try_get::<i64, _>(at)?).unwrap_or_default();
+    let key = at.checked_sub(1).and_then(|at| keys.get(at));
+    key.copied().ok_or(Error::Damaged("links"))
 }
 
 /// Reads the columns of a link, which come first in every row.
@@ -94,15 +114,57 @@ pub(super) async fn insert(
     links: &[Link],
     taken: Taken,
 ) -> Result<u64, Error> {
-    fn column<'a, T>(links: &'a [Link], of: impl Fn(&'a Link) -> T) -> Vec<T> {
-        links.iter().map(of).collect()
-    }
-    let at = Timestamp::to_offset_date_time;
     let statement = match taken {
         Taken::Never => insert!(""),
         Taken::Perhaps => insert!(" ON CONFLICT DO NOTHING"),
     };
-    let inserted = sqlx::query(statement)
+    let inserted = bind(statement, links).execute(tx).await?;
+    Ok(inserted.rows_affected())
+}
+
+/// Inserts links whose slugs have no row; says which.
+pub(super) async fn insert_absent(
+    tx: &mut PgConnection,
+    links: &[Link],
+) -> Result<HashSet<LinkKey>, Error> {
+    let statement = insert!(" ON CONFLICT DO NOTHING RETURNING domain, slug");
+    let inserted = bind(statement, links).fetch_all(tx).await?;
+    let new = inserted
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<HashSet<(i32, String)>, Error>>()?;
+    let is_new = |key: &&LinkKey| new.contains(&(domain(key), key.slug.to_string()));
+    let keys = links.iter().map(|link| &link.key);
+    Ok(keys.filter(is_new).cloned().collect())
+}
+
+/// Notes changes that others must hear.
+pub(super) async fn tell(
+    tx: &mut PgConnection,
+    changed: impl Iterator<Item = &LinkKey>,
+) -> Result<(), Error> {
+    let changed: Vec<&LinkKey> = changed.collect();
+    let (domains, slugs) = keys(&changed);
+    sqlx::query(
+        "-- shard.outbox_add
+         INSERT INTO outbox (domain, slug) SELECT * FROM unnest($1::int[], $2::text[])",
+    )
+    .bind(domains)
+    .bind(slugs)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// Binds the columns of the links to insert.
+fn bind<'q>(statement: &'static str, links: &'q [Link]) -> Query<'q> {
+    fn column<'a, T>(links: &'a [Link], of: impl Fn(&'a Link) -> T) -> Vec<T> {
+        links.iter().map(of).collect()
+    }
+    let at = Timestamp::to_offset_date_time;
+    sqlx::query(statement)
         .bind(column(links, |link| domain(&link.key)))
         .bind(column(links, |link| link.key.slug.as_str()))
         .bind(column(links, |link| link.id.0))
@@ -127,9 +189,6 @@ pub(super) async fn insert(
             link.source.map(|source| source.to_bytes())
         }))
         .bind(column(links, |link| &link.signature[..]))
-        .execute(tx)
-        .await?;
-    Ok(inserted.rows_affected())
 }
 
 /// Puts a link in the place of its former self, and notes what others must hear:

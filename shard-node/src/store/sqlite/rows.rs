@@ -68,15 +68,7 @@ pub(super) async fn replace(
     .bind(change.map(|id| id.0))
     .execute(&mut *tx)
     .await?;
-    sqlx::query(
-        "-- shard.outbox_add
-         INSERT INTO outbox (created_at, domain, slug) VALUES (?1, ?2, ?3)",
-    )
-    .bind(now.millis())
-    .bind(i64::from(new.key.domain.0))
-    .bind(new.key.slug.as_str())
-    .execute(&mut *tx)
-    .await?;
+    tell(tx, &new.key, now).await?;
     if old.long_url != new.long_url {
         sqlx::query(
             "-- shard.audit_add
@@ -93,6 +85,24 @@ pub(super) async fn replace(
         .execute(&mut *tx)
         .await?;
     }
+    Ok(())
+}
+
+/// Notes a change that others must hear.
+pub(super) async fn tell(
+    tx: &mut SqliteConnection,
+    key: &LinkKey,
+    now: Timestamp,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- shard.outbox_add
+         INSERT INTO outbox (created_at, domain, slug) VALUES (?1, ?2, ?3)",
+    )
+    .bind(now.millis())
+    .bind(i64::from(key.domain.0))
+    .bind(key.slug.as_str())
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use waypost_shard_node::store::{LinkStore as _, Writer};
 use crate::fixture::*;
 
 /// A create by `findIfExists`.
-pub(super) fn derived(slug: &str, id: u8) -> NewLink {
+pub(crate) fn derived(slug: &str, id: u8) -> NewLink {
     NewLink {
         kind: SlugKind::Derived,
         source: Some(Source {
@@ -23,7 +23,7 @@ pub(super) fn derived(slug: &str, id: u8) -> NewLink {
 }
 
 /// A create under an `Idempotency-Key`.
-pub(super) fn keyed(mut new: NewLink, id: u8, digest: u8) -> NewLink {
+pub(crate) fn keyed(mut new: NewLink, id: u8, digest: u8) -> NewLink {
     new.source = Some(Source {
         id: [id; 16],
         digest: Some([digest; 16]),
