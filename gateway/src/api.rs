@@ -3,6 +3,8 @@
 mod auth;
 mod batch;
 mod body;
+mod charge;
+mod cors;
 mod create;
 mod docs;
 mod document;
@@ -36,10 +38,13 @@ use waypost_domain::source::SourceKey;
 use waypost_proto::transport::Transport;
 
 pub use auth::Auth;
+pub use cors::Origin;
 pub use problem::{Code, Problem, table as table_of_codes};
 
 use self::document::Tagged;
 use crate::keys::Keys;
+use crate::lanes::{Lane, Lanes, Place};
+use crate::limits::Limits;
 use crate::lookup::Lookup;
 use crate::pages;
 use crate::redirect::Redirects;
@@ -56,22 +61,33 @@ struct Inner {
     analytics: Vec<Transport>,
     /// What repeated creates are recognised by.
     sources: SourceKey,
+    limits: Limits,
+    lanes: Lanes,
+    cors: cors::Allowed,
     /// Without a slash at the end.
     base_url: String,
     /// Of links whose create says nothing of their end.
     default_ttl: Option<Duration>,
 }
 
+/// What the operator bounds: how much the API is asked, by whom, and how long links live.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    pub(crate) limits: Limits,
+    pub(crate) lanes: Lanes,
+    pub(crate) cors_origins: Vec<Origin>,
+    pub(crate) default_ttl: Option<Duration>,
+}
+
 impl Api {
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         redirects: Redirects,
         keys: Keys,
         auth: Auth,
         analytics: Vec<Transport>,
         sources: SourceKey,
+        bounds: Bounds,
         base_url: &str,
-        default_ttl: Option<Duration>,
     ) -> Self {
         Self(Arc::new(Inner {
             redirects,
@@ -79,7 +95,10 @@ impl Api {
             auth,
             analytics,
             sources,
-            default_ttl,
+            default_ttl: bounds.default_ttl,
+            limits: bounds.limits,
+            lanes: bounds.lanes,
+            cors: cors::Allowed::new(bounds.cors_origins),
             base_url: base_url.trim_end_matches('/').to_owned(),
         }))
     }
@@ -91,6 +110,10 @@ impl Api {
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::method_not_allowed)
             .layer(Extension(document(openapi)))
+            .layer(middleware::from_fn_with_state(
+                self.0.cors.clone(),
+                cors::cors,
+            ))
             .layer(middleware::map_response(guard))
             .layer(middleware::from_fn_with_state(self.clone(), measure))
             .with_state(self)
@@ -98,6 +121,11 @@ impl Api {
 
     pub(crate) fn lookup(&self) -> &Lookup {
         &self.0.redirects.lookup
+    }
+
+    /// A place in a lane, to be held until the answer is there; 503 if it is full.
+    fn enter(&self, lane: Lane) -> Result<Place, Problem> {
+        self.0.lanes.enter(lane)
     }
 
     fn short_url(&self, slug: &waypost_domain::Slug) -> String {

@@ -16,7 +16,7 @@ use waypost_runtime::{Error, Process, secrets};
 use crate::api::Auth;
 use crate::clicks::{self, Clicks, KafkaLog, KafkaSettings};
 use crate::config::Config;
-use crate::server::{self, Limits};
+use crate::server::{self, Drain};
 use crate::{Parts, SharedCache};
 
 /// The tenant that anonymous requests act for, where they are allowed.
@@ -35,13 +35,12 @@ pub async fn serve(config: Config, process: Process) -> Result<(), Error> {
         problem: format!("cannot bind {}: {error}", config.listen),
     })?;
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "listening");
-    let limits = Limits {
-        connections: config.public.connections(),
+    let drain = Drain {
         lame_duck: config.lame_duck,
         idle_close: IDLE_CLOSE,
     };
     let parts = parts(&config, &process)?;
-    crate::run(listener, parts, limits, &process).await
+    crate::run(listener, parts, drain, &process).await
 }
 
 fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
@@ -70,6 +69,7 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         SharedCache::Redis {
             redis: Redis::connect(&config.redis, times)?,
             generation: config.cache_generation,
+            secret: key(config, "visitor-key")?,
         }
     };
     Ok(Parts {
@@ -82,6 +82,8 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         auth,
         source_key: SourceKey::new(&key(config, "source-key")?),
         clicks: clicks(config, process)?,
+        limits: config.public.limits.clone(),
+        cors_origins: config.public.cors_origins.clone(),
         trusted_hops: config.public.trusted_hops(),
         base_url: config.public.base_url(config.listen)?,
         elsewhere: config.public.elsewhere()?,

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::client::TrustedHops;
-use crate::redirect::Elsewhere;
 use waypost_domain::LongUrl;
 use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds, seconds};
+
+use crate::api::Origin;
+use crate::client::TrustedHops;
+use crate::limits::LimitOptions;
+use crate::redirect::Elsewhere;
 
 /// The gateway of a Waypost cluster: answers redirects and the API over HTTP.
 #[derive(Debug, Clone, clap::Parser)]
@@ -155,15 +158,6 @@ pub struct PublicOptions {
     #[arg(long, env = "WAYPOST_HOME_REDIRECT", value_name = "URL")]
     pub home_redirect: Option<String>,
 
-    /// Client connections at the same time; one more is closed at once
-    #[arg(
-        long,
-        env = "WAYPOST_MAX_CONNECTIONS",
-        default_value = "20000",
-        value_name = "N"
-    )]
-    pub max_connections: u32,
-
     /// Proxies in front, one behind the other, that append to X-Forwarded-For whom they
     /// were asked by; the client is the entry so far from the right. 0: the peer. Too
     /// high a number lets clients choose their address
@@ -171,15 +165,18 @@ pub struct PublicOptions {
           value_parser = clap::value_parser!(u8).range(0..=16))]
     pub trusted_hops: u8,
 
-    /// Whether the limit on connections holds; false only to measure the system
+    /// Origins whose pages may use the API from a browser, as in https://app.example,
+    /// separated by commas; none: no page but our own
     #[arg(
         long,
-        env = "WAYPOST_LIMITS",
-        default_value = "true",
-        action = clap::ArgAction::Set,
-        value_name = "BOOL"
+        env = "WAYPOST_CORS_ORIGINS",
+        value_delimiter = ',',
+        value_name = "ORIGIN,.."
     )]
-    pub limits: bool,
+    pub cors_origins: Vec<Origin>,
+
+    #[command(flatten)]
+    pub limits: LimitOptions,
 
     /// Bytes of memory for links, in MiB; 0: none are kept
     #[arg(long = "l1-mib", env = "WAYPOST_L1_MIB", default_value = "64", value_name = "MIB",
@@ -214,16 +211,6 @@ fn destination(option: &'static str, text: &str) -> Result<http::HeaderValue, In
 }
 
 impl PublicOptions {
-    /// Client connections at the same time.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        if self.limits {
-            self.max_connections as usize
-        } else {
-            tokio::sync::Semaphore::MAX_PERMITS
-        }
-    }
-
     /// Where visitors are sent who ask for none of the links.
     ///
     /// # Errors

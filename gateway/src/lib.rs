@@ -19,6 +19,8 @@ mod flights;
 pub mod freshness;
 pub mod keys;
 pub mod l1;
+mod lanes;
+pub mod limits;
 pub mod lookup;
 pub mod metrics;
 mod pages;
@@ -50,7 +52,7 @@ use waypost_proto::transport::Transport;
 use waypost_runtime::redis::Redis;
 use waypost_runtime::{Error, Process};
 
-use crate::api::{Api, Auth};
+use crate::api::{Api, Auth, Bounds, Origin};
 use crate::attempts::Attempts;
 use crate::clicks::{Clicks, Flushed};
 use crate::client::TrustedHops;
@@ -59,6 +61,8 @@ use crate::flights::Flights;
 use crate::freshness::Freshness;
 use crate::keys::Keys;
 use crate::l1::L1;
+use crate::lanes::Lanes;
+use crate::limits::{LimitOptions, Limits};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
@@ -91,6 +95,9 @@ pub struct Parts {
     pub clicks: Clicks,
     /// The proxies in front that say whom they were asked by.
     pub trusted_hops: TrustedHops,
+    pub limits: LimitOptions,
+    /// Whose pages may use the API.
+    pub cors_origins: Vec<Origin>,
     pub base_url: String,
     /// Where visitors are sent who ask for none of the links.
     pub elsewhere: Elsewhere,
@@ -108,7 +115,7 @@ pub struct Parts {
 pub async fn run(
     listener: TcpListener,
     parts: Parts,
-    limits: server::Limits,
+    drain: server::Drain,
     process: &Process,
 ) -> Result<(), Error> {
     let metrics = Metrics::register(&process.registry)
@@ -147,10 +154,18 @@ pub async fn run(
     }
     let visits = Visits::start(shards.clone(), metrics.clone(), serving.clone());
     let keys = Keys::start(parts.keygens, routes, homes, metrics.clone(), serving);
+    let limits = Limits::new(&parts.limits, metrics.clone());
+    #[cfg(feature = "cluster")]
+    let limits = match &parts.shared_cache {
+        SharedCache::None => limits,
+        SharedCache::Redis { redis, secret, .. } => limits.shared_in(redis.clone(), secret),
+    };
     let shared = match parts.shared_cache {
         SharedCache::None => Tier::None,
         #[cfg(feature = "cluster")]
-        SharedCache::Redis { redis, generation } => Tier::Redis(redis_tier::RedisTier::new(
+        SharedCache::Redis {
+            redis, generation, ..
+        } => Tier::Redis(redis_tier::RedisTier::new(
             workers.each(redis, Redis::another),
             generation,
             parts.link_keys,
@@ -179,25 +194,33 @@ pub async fn run(
         visits: visits.clone(),
         passwords: Passwords::new(metrics.clone()),
         attempts: Arc::new(Attempts::new()),
+        limits: limits.clone(),
     };
-    let router = Api::new(
+    let bounds = Bounds {
+        limits,
+        lanes: Lanes::new(metrics.clone()),
+        cors_origins: parts.cors_origins,
+        default_ttl: parts.default_ttl,
+    };
+    let api = Api::new(
         redirects.clone(),
         keys,
         parts.auth,
         parts.analytics,
         parts.source_key,
+        bounds,
         &parts.base_url,
-        parts.default_ttl,
-    )
-    .router();
+    );
+    let router = api.router();
 
     process.readiness.condition("serving").set(true);
     let served = server::Served {
         redirects,
         router,
         trusted_hops: parts.trusted_hops,
+        limits: parts.limits,
     };
-    server::serve(listener, served, limits, &workers, metrics, process).await;
+    server::serve(listener, served, drain, &workers, metrics, process).await;
     visits.give_back(process.shutdown.deadline()).await;
     if let Flushed::Remainder { bytes } = parts.clicks.flush(process.shutdown.deadline()).await {
         tracing::warn!(

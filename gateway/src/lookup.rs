@@ -51,6 +51,12 @@ impl Lookup {
         Some((target, freshness.shard_time(now)))
     }
 
+    /// Whether this process holds the link, be it one that must be asked for again.
+    #[must_use]
+    pub fn knows(&self, slug: SlugRef<'_>) -> bool {
+        self.l1.get(DomainId::MAIN, slug).is_some()
+    }
+
     /// Finds a link that [`Lookup::held`] does not have.
     pub async fn find(&self, key: &Arc<LinkKey>) -> Found {
         let freshness = self.freshness(key.slug.borrowed());

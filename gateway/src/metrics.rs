@@ -54,6 +54,10 @@ pub struct Metrics {
     series_conflicts: IntCounter,
     connections: IntGauge,
     refused_connections: IntCounter,
+    limited: IntCounterVec,
+    #[cfg(feature = "cluster")]
+    shared_limits: IntCounterVec,
+    shed: IntCounterVec,
 }
 
 impl Metrics {
@@ -194,6 +198,27 @@ impl Metrics {
                 "waypost_http_connections_refused_total",
                 "Client connections closed at once because of the limit",
             )?,
+            // limit: creates, anonymous_creates, misses, reads; connections_per_address,
+            // head_time, send_time, requests_per_connection, target_length.
+            limited: counters(
+                "waypost_gateway_limited_total",
+                "What a limit on one client has refused or closed",
+                &["limit"],
+            )?,
+            // result: granted, refused; error and paused, where each gateway's own limit
+            // decides alone.
+            #[cfg(feature = "cluster")]
+            shared_limits: counters(
+                "waypost_gateway_shared_limit_questions_total",
+                "Questions to the limit that all gateways hold together in Redis",
+                &["result"],
+            )?,
+            // lane: reads, batches, single.
+            shed: counters(
+                "waypost_gateway_shed_total",
+                "API requests answered 503 since their lane was full",
+                &["lane"],
+            )?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.cache.clone()))?;
@@ -217,6 +242,10 @@ impl Metrics {
         registry.register(Box::new(metrics.series_conflicts.clone()))?;
         registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.refused_connections.clone()))?;
+        registry.register(Box::new(metrics.limited.clone()))?;
+        #[cfg(feature = "cluster")]
+        registry.register(Box::new(metrics.shared_limits.clone()))?;
+        registry.register(Box::new(metrics.shed.clone()))?;
         Ok(metrics)
     }
 
@@ -347,6 +376,24 @@ impl Metrics {
 
     pub(crate) fn connection_refused(&self) {
         self.refused_connections.inc();
+    }
+
+    pub(crate) fn limited(&self, limit: &str, count: u32) {
+        self.limiter(limit).inc_by(count.into());
+    }
+
+    /// Counts what one limit refuses.
+    pub(crate) fn limiter(&self, limit: &str) -> IntCounter {
+        self.limited.with_label_values(&[limit])
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn shared_limit(&self, result: &str) {
+        self.shared_limits.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn shed(&self, lane: &str) {
+        self.shed.with_label_values(&[lane]).inc();
     }
 }
 

@@ -167,6 +167,10 @@ fn notice(status: StatusCode) -> &'static str {
             "This link was taken down",
             "The operator of this service has blocked it."
         ),
+        StatusCode::TOO_MANY_REQUESTS => notice!(
+            "Too many attempts",
+            "Too many links that do not exist were asked for. Try again in a minute."
+        ),
         StatusCode::SERVICE_UNAVAILABLE => notice!(
             "Try again in a moment",
             "Where this link leads cannot be found out right now."

@@ -16,6 +16,7 @@ use crate::api::Problem;
 use crate::attempts::Attempts;
 use crate::clicks::{ClickedLink, Clicks, Hit};
 use crate::client::{ClientAddress, TrustedHops};
+use crate::limits::Limits;
 use crate::lookup::{Found, Lookup};
 use crate::pages::{self, Answer, Asked, NOT_KEPT};
 use crate::passwords::Passwords;
@@ -35,6 +36,7 @@ pub struct Redirects {
     pub(crate) visits: Visits,
     pub(crate) passwords: Passwords,
     pub(crate) attempts: Arc<Attempts>,
+    pub(crate) limits: Limits,
 }
 
 /// Where visitors are sent, if anywhere, who ask for none of the links.
@@ -82,17 +84,37 @@ impl Redirects {
     pub async fn answer<B>(&self, slug: Slug, request: &Request<B>, peer: SocketAddr) -> Answer {
         let started = Instant::now();
         let visit = self.visit(request, peer);
+        let response = match self.may_ask(slug.borrowed(), visit.client) {
+            Ok(()) => self.found(slug, &visit).await,
+            Err(problem) => pages::refused(&problem, visit.headers),
+        };
+        self.lookup.metrics.redirect(response.status(), started);
+        response
+    }
+
+    async fn found(&self, slug: Slug, visit: &Visit<'_>) -> Answer {
         let key = Arc::new(LinkKey {
             domain: DomainId::MAIN,
             slug,
         });
-        let response = match self.lookup.find(&key).await {
-            Found::Link(target, now) => self.link(&key, &target, now, &visit).await,
-            Found::Absent => self.refusal(StatusCode::NOT_FOUND, visit.headers),
+        match self.lookup.find(&key).await {
+            Found::Link(target, now) => self.link(&key, &target, now, visit).await,
+            Found::Absent => {
+                self.limits.missed(visit.client);
+                self.refusal(StatusCode::NOT_FOUND, visit.headers)
+            }
             Found::Unknown(_) => self.refusal(StatusCode::SERVICE_UNAVAILABLE, visit.headers),
-        };
-        self.lookup.metrics.redirect(response.status(), started);
-        response
+        }
+    }
+
+    /// Whether a client may ask for a slug. Before anybody is asked: who guesses slugs must
+    /// not learn which of them exist, nor take the shards' time for it. What memory holds
+    /// is no guess, be it a link that must be asked for again.
+    pub(crate) fn may_ask(&self, slug: SlugRef<'_>, client: ClientAddress) -> Result<(), Problem> {
+        match self.limits.may_miss(client) {
+            Err(exceeded) if !self.lookup.knows(slug) => Err(Problem::rate_limited(exceeded)),
+            _ => Ok(()),
+        }
     }
 
     fn visit<'a, B>(&self, request: &'a Request<B>, peer: SocketAddr) -> Visit<'a> {

@@ -1,14 +1,19 @@
 //! The public port: accepting connections, sharing them between slugs and API,
 //! and letting them go.
 
+mod connections;
+mod stream;
+
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{self, BoxFuture};
@@ -16,15 +21,12 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntCounter;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
@@ -32,33 +34,25 @@ use waypost_domain::{Slug, SlugRef};
 use waypost_runtime::Process;
 use waypost_runtime::traces::Sampler;
 
+use crate::api::{Code, Problem};
 use crate::client::TrustedHops;
+use crate::limits::LimitOptions;
 use crate::metrics::Metrics;
 use crate::redirect::{Redirects, slug_of};
+use crate::server::connections::Connections;
+use crate::server::stream::Answering;
 use crate::trace;
 use crate::workers::Workers;
 
 /// Connections that wait to be accepted; what comes in a burst must not be lost.
 const BACKLOG: i32 = 4_096;
 
-/// How long a client may take to send a request's head, from the first byte or
-/// from the previous answer on: also the longest that a connection stays idle.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// Bytes of path and query, as other servers have it. More is answered 414.
+const MAX_TARGET: usize = 8 * 1024;
 
-/// Bytes of a request's head, and of what is read ahead. A URL of 8 KiB in a
-/// query fits.
-const MAX_HEAD: usize = 16 * 1024;
-
-const MAX_HEADERS: usize = 64;
-
-/// Between tries when the process has run out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Bounds of the public port.
+/// How the public port ends.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at the same time. One more is closed at once.
-    pub connections: usize,
+pub struct Drain {
     /// How long new connections are taken after the end was asked for: until load
     /// balancers have noticed.
     pub lame_duck: Duration,
@@ -90,6 +84,8 @@ struct Public {
     redirects: Redirects,
     router: Router,
     trusted_hops: TrustedHops,
+    full_connections: IntCounter,
+    long_targets: IntCounter,
     sampler: Sampler,
     /// Of the process, not of a serving thread.
     runtime: Handle,
@@ -110,6 +106,9 @@ type Answer = future::Either<
 struct Connection {
     public: Arc<Public>,
     peer: SocketAddr,
+    answering: Answering,
+    /// Requests that it may still make.
+    left: Cell<u32>,
 }
 
 impl Service<Request<Incoming>> for Connection {
@@ -118,14 +117,21 @@ impl Service<Request<Incoming>> for Connection {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
+        self.answering.begins();
+        self.left.set(self.left.get().saturating_sub(1));
+        let is_last = self.left.get() == 0;
         let span = trace::span(self.public.sampler, request.method(), request.headers());
         if span.is_none()
+            && !is_last
             && let Some(response) = self.public.answer_held(&request, self.peer)
         {
             return future::Either::Left(future::ready(Ok(response)));
         }
         let (public, peer) = (Arc::clone(&self.public), self.peer);
         future::Either::Right(Box::pin(async move {
+            if is_last {
+                return Ok(public.answer_last(request, peer).await);
+            }
             let Some(span) = span else {
                 return Ok(public.answer(request, peer).await);
             };
@@ -145,14 +151,32 @@ impl Service<Request<Incoming>> for Connection {
 impl Public {
     /// Answers what needs no waiting: a slug whose link is in memory.
     fn answer_held(&self, request: &Request<Incoming>, peer: SocketAddr) -> Option<Response<Body>> {
+        if is_too_long(request) {
+            return None;
+        }
         let response = self
             .redirects
             .answer_held(slug_asked_for(request)?, request, peer)?;
         Some(self.finished(response.map(Either::Left)))
     }
 
+    /// Answers the last request that a connection may make, and closes it.
+    async fn answer_last(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        self.full_connections.inc();
+        let mut response = match self.answer_held(&request, peer) {
+            Some(response) => response,
+            None => self.answer(request, peer).await,
+        };
+        close(&mut response);
+        response
+    }
+
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         let response = match slug_asked_for(&request).map(Slug::from) {
+            _ if is_too_long(&request) => {
+                self.long_targets.inc();
+                too_long()
+            }
             Some(slug) => self
                 .redirects
                 .answer(slug, &request, peer)
@@ -187,12 +211,30 @@ impl Public {
 
     fn finished(&self, mut response: Response<Body>) -> Response<Body> {
         if self.draining.load(Ordering::Relaxed) {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            close(&mut response);
         }
         response
     }
+}
+
+fn close(response: &mut Response<Body>) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+fn is_too_long<B>(request: &Request<B>) -> bool {
+    let target = request.uri().path_and_query();
+    target.is_some_and(|target| target.as_str().len() > MAX_TARGET)
+}
+
+fn too_long() -> Response<Body> {
+    Problem::new(
+        Code::TargetTooLong,
+        format!("The path and query have more than {MAX_TARGET} bytes."),
+    )
+    .into_response()
+    .map(Either::Right)
 }
 
 /// The slug that a request reads, if it does.
@@ -208,13 +250,14 @@ pub(crate) struct Served {
     pub(crate) redirects: Redirects,
     pub(crate) router: Router,
     pub(crate) trusted_hops: TrustedHops,
+    pub(crate) limits: LimitOptions,
 }
 
 /// Serves until the end is asked for and the connections are gone.
 pub(crate) async fn serve(
     listener: TcpListener,
     served: Served,
-    limits: Limits,
+    drain: Drain,
     workers: &Workers,
     metrics: Metrics,
     process: &Process,
@@ -224,24 +267,19 @@ pub(crate) async fn serve(
         redirects: served.redirects,
         router: served.router,
         trusted_hops: served.trusted_hops,
+        full_connections: metrics.limiter("requests_per_connection"),
+        long_targets: metrics.limiter("target_length"),
         sampler: process.sampler,
         runtime: Handle::current(),
         draining: AtomicBool::new(false),
     });
-    let connections = Connections {
-        workers,
-        permits: Arc::new(Semaphore::new(limits.connections)),
-        open: Arc::default(),
-        closed: Arc::default(),
-        close: CancellationToken::new(),
-        metrics,
-    };
+    let connections = Connections::new(workers, &served.limits, served.trusted_hops, metrics);
     tokio::select! {
         () = connections.accept(&listener, &public) => {}
         () = shutdown.requested() => {}
     }
     public.draining.store(true, Ordering::Relaxed);
-    let lame_duck = (Instant::now() + limits.lame_duck).min(shutdown.deadline());
+    let lame_duck = (Instant::now() + drain.lame_duck).min(shutdown.deadline());
     tokio::select! {
         () = connections.accept(&listener, &public) => {}
         () = tokio::time::sleep_until(lame_duck) => {}
@@ -251,132 +289,17 @@ pub(crate) async fn serve(
         connections.start(stream, peer, &public);
     }
     drop(listener);
-    let idle_close = (Instant::now() + limits.idle_close).min(shutdown.deadline());
+    let idle_close = (Instant::now() + drain.idle_close).min(shutdown.deadline());
     tokio::select! {
         () = connections.none_left() => return,
         () = tokio::time::sleep_until(idle_close) => {}
     }
-    connections.close.cancel();
+    connections.close_idle();
     tokio::select! {
         () = connections.none_left() => {}
         () = tokio::time::sleep_until(shutdown.deadline()) => {
-            tracing::warn!(open = connections.open.load(Ordering::Relaxed),
+            tracing::warn!(open = connections.count(),
                 "closing connections that have not finished in time");
         }
     }
-}
-
-/// The open connections.
-struct Connections<'a> {
-    workers: &'a Workers,
-    permits: Arc<Semaphore>,
-    open: Arc<AtomicUsize>,
-    closed: Arc<Notify>,
-    /// Asks each connection to end after its present answer.
-    close: CancellationToken,
-    metrics: Metrics,
-}
-
-impl Connections<'_> {
-    /// Accepts for ever.
-    async fn accept(&self, listener: &TcpListener, public: &Arc<Public>) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => self.start(stream, peer, public),
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn start(&self, stream: TcpStream, peer: SocketAddr, public: &Arc<Public>) {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.metrics.connection_refused();
-            return;
-        };
-        // Without it an answer may wait 40 ms for the client's acknowledgement.
-        let _ = stream.set_nodelay(true);
-        // Taken from the runtime that accepted it, for the one that is to serve it.
-        let Ok(stream) = stream.into_std() else {
-            return;
-        };
-        let open = Open::begin(self, permit);
-        // A child, since each look at a token takes its lock.
-        let (close, public) = (self.close.child_token(), Arc::clone(public));
-        self.workers.spawn(async move {
-            let _open = open;
-            if let Ok(stream) = TcpStream::from_std(stream) {
-                serve_connection(stream, Connection { public, peer }, close).await;
-            }
-        });
-    }
-
-    async fn none_left(&self) {
-        while self.open.load(Ordering::Relaxed) > 0 {
-            self.closed.notified().await;
-        }
-    }
-}
-
-/// One open connection, counted for as long as it is there, however it ends: a drain
-/// would wait for one that was forgotten.
-struct Open {
-    open: Arc<AtomicUsize>,
-    closed: Arc<Notify>,
-    metrics: Metrics,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Open {
-    fn begin(connections: &Connections<'_>, permit: OwnedSemaphorePermit) -> Self {
-        connections.open.fetch_add(1, Ordering::Relaxed);
-        connections.metrics.connection_opened();
-        Self {
-            open: Arc::clone(&connections.open),
-            closed: Arc::clone(&connections.closed),
-            metrics: connections.metrics.clone(),
-            _permit: permit,
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.metrics.connection_closed();
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        self.closed.notify_one();
-    }
-}
-
-async fn serve_connection(stream: TcpStream, service: Connection, close: CancellationToken) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        // Not `pipeline_flush`: with it a malformed head gets no answer.
-        .half_close(false)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    // How a client ends its connection is its own affair.
-    let _ = tokio::select! {
-        result = connection.as_mut() => result,
-        () = close.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-}
-
-/// Whether only the connection that was to be accepted is broken.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
 }

@@ -16,6 +16,8 @@ pub enum SharedCache {
         redis: waypost_runtime::redis::Redis,
         /// Of the values in it; see [`waypost_proto::cache::key`].
         generation: u32,
+        /// Hides in Redis whom the limits there are about.
+        secret: [u8; 32],
     },
 }
 

@@ -15,7 +15,7 @@ use waypost_domain::signature::{KeyRing, parse_hex};
 use waypost_domain::source::SourceKey;
 use waypost_gateway::api::Auth;
 use waypost_gateway::clicks::{self, ClickLog, Clicks, Payload, PublishError};
-use waypost_gateway::server::{self, Limits};
+use waypost_gateway::server::{self, Drain};
 use waypost_gateway::{Parts, SharedCache};
 use waypost_proto::analytics::analytics_service_server::AnalyticsServiceServer;
 use waypost_proto::keygen::keygen_service_server::KeygenServiceServer;
@@ -48,12 +48,11 @@ pub(crate) async fn serve(config: Config, process: Process) -> Result<(), Error>
     let _stopped_last = stopped.clone().drop_guard();
     let parts = parts(&config, &secrets, &process, &stopped).await?;
     announce(&config, &parts.base_url);
-    let limits = Limits {
-        connections: config.public.connections(),
+    let drain = Drain {
         lame_duck: LAME_DUCK,
         idle_close: IDLE_CLOSE,
     };
-    waypost_gateway::run(listener, parts, limits, &process).await
+    waypost_gateway::run(listener, parts, drain, &process).await
 }
 
 /// Two processes on one folder would both believe that they alone issue slugs.
@@ -126,6 +125,8 @@ async fn parts(
         auth,
         source_key: SourceKey::new(&key(secrets, "source-key")?),
         clicks,
+        limits: config.public.limits.clone(),
+        cors_origins: config.public.cors_origins.clone(),
         trusted_hops: config.public.trusted_hops(),
         base_url: config.public.base_url(config.listen)?,
         elsewhere: config.public.elsewhere()?,

@@ -6,7 +6,7 @@ use http::request::Parts;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 
-use super::{Api, Code, Problem};
+use super::{Api, Code, Problem, charge};
 
 /// A token is a JWT of a few hundred bytes.
 const MAX_TOKEN_LEN: usize = 4_096;
@@ -143,20 +143,21 @@ pub(super) struct Analyst(pub(super) String);
 pub(super) struct Operator(pub(super) String);
 
 macro_rules! extracted {
-    ($name:ident, $scope:expr, $anonymously:expr) => {
+    ($name:ident, $scope:expr, $anonymously:expr $(, $charged:expr)?) => {
         impl FromRequestParts<Api> for $name {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
                 let Tenant(tenant) = api.0.auth.tenant(parts, $scope, $anonymously)?;
+                $($charged(api, parts, &tenant).await?;)?
                 Ok(Self(tenant))
             }
         }
     };
 }
 
-extracted!(Creator, Scope::WriteLinks, true);
+extracted!(Creator, Scope::WriteLinks, true, charge::create);
 extracted!(Editor, Scope::WriteLinks, false);
-extracted!(Reader, Scope::ReadLinks, false);
-extracted!(Analyst, Scope::ReadStats, true);
+extracted!(Reader, Scope::ReadLinks, false, charge::read);
+extracted!(Analyst, Scope::ReadStats, true, charge::read);
 extracted!(Operator, Scope::TakeDown, false);

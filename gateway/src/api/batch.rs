@@ -1,9 +1,9 @@
 //! `POST /api/v1/links/batch`: many creates at once, each with a result of its own.
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::future::{self, Either};
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -12,7 +12,9 @@ use super::body::{Json, MANY};
 use super::create::{self, now};
 use super::idempotency::{IdempotencyKey, ItemKey};
 use super::place::{Placed, place};
-use super::{Api, Code, Problem, auth, body, idempotency, problem};
+use super::{Api, Code, Problem, auth, body, charge, idempotency, problem};
+use crate::lanes::Lane;
+use crate::limits::Subject;
 
 /// Links of one batch.
 const MAX_LINKS: usize = 1_000;
@@ -74,6 +76,7 @@ pub(super) async fn create_batch(
     State(api): State<Api>,
     Creator(tenant): Creator,
     key: IdempotencyKey,
+    Extension(subject): Extension<Subject>,
     Json(request): Json<Request, MANY>,
 ) -> Result<Response, Problem> {
     if request.links.len() > MAX_LINKS {
@@ -82,12 +85,29 @@ pub(super) async fn create_batch(
             format!("A batch has at most {MAX_LINKS} links."),
         ));
     }
+    let _place = api.enter(Lane::Batches)?;
+    let granted = charge::batch(&api, &subject, request.links.len()).await;
+    let limited = granted.exceeded.map(Problem::rate_limited);
     let results = stream::iter(request.links.into_iter().enumerate())
-        .map(|(index, link)| one(&api, link, tenant.clone(), key.item(index)))
+        .map(|(index, link)| match &limited {
+            Some(problem) if index >= granted.count as usize => {
+                Either::Left(future::ready(Outcome::from(problem.clone())))
+            }
+            _ => Either::Right(one(&api, link, tenant.clone(), key.item(index))),
+        })
         .buffered(AT_ONCE)
         .collect()
         .await;
     Ok(axum::Json(Answer { results }).into_response())
+}
+
+impl From<Problem> for Outcome {
+    fn from(error: Problem) -> Self {
+        Self::Failed {
+            status: error.status().as_u16(),
+            error,
+        }
+    }
 }
 
 async fn one(api: &Api, link: Value, tenant: String, key: Option<ItemKey<'_>>) -> Outcome {
@@ -97,10 +117,7 @@ async fn one(api: &Api, link: Value, tenant: String, key: Option<ItemKey<'_>>) -
             slug: placed.link.key.slug.to_string(),
             short_url: api.short_url(&placed.link.key.slug),
         },
-        Err(error) => Outcome::Failed {
-            status: error.status().as_u16(),
-            error,
-        },
+        Err(error) => error.into(),
     }
 }
 

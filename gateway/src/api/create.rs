@@ -17,6 +17,7 @@ use super::idempotency::IdempotencyKey;
 use super::link::{Shown, change};
 use super::place::{Wanted, place};
 use super::{Api, Code, Problem, auth, body, idempotency, problem};
+use crate::lanes::Lane;
 use crate::passwords;
 
 /// The largest integer that every JSON reader takes for itself.
@@ -143,6 +144,7 @@ pub(super) async fn create(
     key: IdempotencyKey,
     Json(request): Json<Request>,
 ) -> Result<Response, Problem> {
+    let _place = api.enter(Lane::Single)?;
     let now = now();
     let wanted = request.check(tenant, now, api.0.default_ttl)?;
     let placed = place(&api, wanted, key.alone(), now).await?;

@@ -65,8 +65,14 @@ pub(super) fn complete(openapi: &mut OpenApi) {
                 .description("The head is larger than 16 KiB or has more than 64 lines.")
                 .into()
         });
-        if !responses.contains_key("500") {
-            responses.extend(problem::responses(&[&[Code::Internal]]));
+        let mut everywhere = vec![Code::TargetTooLong, Code::Internal];
+        if operation.security.is_some() {
+            everywhere.extend([Code::RateLimited, Code::Overloaded]);
+        }
+        for code in everywhere {
+            for (status, response) in problem::responses(&[&[code]]) {
+                responses.entry(status).or_insert(response);
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use super::create::{
 };
 use super::etag::{IfNoneMatch, is_known};
 use super::{Api, Code, Problem, auth, body, problem};
+use crate::lanes::Lane;
 use crate::shards::{By, Resolved, Written};
 
 /// A link as the API shows it.
@@ -158,6 +159,7 @@ pub(super) async fn show(
     Path(slug): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let _place = api.enter(Lane::Single)?;
     let link = own_link(&api, &tenant, &slug).await?;
     let shown = Shown::new(&api, &link);
     if is_known(&headers, &shown.etag()) {
@@ -296,6 +298,7 @@ pub(super) async fn edit(
     headers: HeaderMap,
     Json(edit): Json<Edit>,
 ) -> Result<Response, Problem> {
+    let _place = api.enter(Lane::Single)?;
     let if_version = if_match(&headers)?;
     let key = key(&slug)?;
     let (mut patch, password) = edit.check()?;
@@ -343,6 +346,7 @@ pub(super) async fn delete(
     Path(slug): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let _place = api.enter(Lane::Single)?;
     let if_version = if_match(&headers)?;
     let key = key(&slug)?;
     let stamp = api.lookup().stamp(&key);

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, Uri};
@@ -13,6 +14,7 @@ use waypost_domain::{DomainId, Link, LinkKey, SlugRef, Verdict};
 use super::link::InPath;
 use super::problem::no_such_route;
 use super::{Api, Code};
+use crate::client::ClientAddress;
 use crate::pages::{self, Answer, escape};
 use crate::redirect::slug_of;
 use crate::shards::Resolved;
@@ -38,7 +40,7 @@ pub(super) struct Preview {
 }
 
 super::problem::problems!(Problems: &[Code::LinkNotFound, Code::RouteNotFound, Code::LinkGone,
-    Code::LinkBlocked, Code::ShardUnavailable]);
+    Code::LinkBlocked, Code::RateLimited, Code::ShardUnavailable]);
 
 /// See what a link is before following it.
 ///
@@ -58,9 +60,14 @@ super::problem::problems!(Problems: &[Code::LinkNotFound, Code::RouteNotFound, C
         Problems,
     ),
 )]
-pub(super) async fn preview(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn preview(
+    State(api): State<Api>,
+    Extension(client): Extension<ClientAddress>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let answer = match previewed(uri.path()) {
-        Some(slug) => match preview_of(&api, slug, &headers).await {
+        Some(slug) => match preview_of(&api, slug, client, &headers).await {
             Ok(preview) if pages::accepts_html(&headers) => preview.page(&uri),
             Ok(preview) => return axum::Json(preview).into_response(),
             Err(refusal) => refusal,
@@ -79,16 +86,26 @@ fn previewed(path: &str) -> Option<SlugRef<'_>> {
     slug_of(path)
 }
 
-async fn preview_of(api: &Api, slug: SlugRef<'_>, headers: &HeaderMap) -> Result<Preview, Answer> {
+async fn preview_of(
+    api: &Api,
+    slug: SlugRef<'_>,
+    client: ClientAddress,
+    headers: &HeaderMap,
+) -> Result<Preview, Answer> {
     let key = Arc::new(LinkKey {
         domain: DomainId::MAIN,
         slug: slug.into(),
     });
     let redirects = &api.0.redirects;
+    let asked = redirects.may_ask(slug, client);
+    asked.map_err(|problem| pages::refused(&problem, headers))?;
     // The caches know neither title nor age.
     let link = match redirects.lookup.shards.resolve(&key).await {
         Ok(Resolved::Found(link, _)) => link,
-        Ok(Resolved::Absent) => return Err(redirects.refusal(StatusCode::NOT_FOUND, headers)),
+        Ok(Resolved::Absent) => {
+            redirects.limits.missed(client);
+            return Err(redirects.refusal(StatusCode::NOT_FOUND, headers));
+        }
         Err(error) => {
             redirects.lookup.metrics.unanswered(error.reason());
             return Err(redirects.refusal(StatusCode::SERVICE_UNAVAILABLE, headers));

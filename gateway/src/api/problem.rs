@@ -16,6 +16,7 @@ pub use code::Code;
 pub use documented::table;
 pub(crate) use documented::{problems, responses};
 
+use crate::limits::Exceeded;
 use crate::shards;
 
 /// What a client is told when something is wrong.
@@ -169,6 +170,26 @@ impl Problem {
         Self::new(
             Code::KeysUnavailable,
             "No slug is free at the moment. Nothing was created; try again.",
+        )
+        .retry_after(1)
+    }
+
+    pub(crate) fn rate_limited(exceeded: Exceeded) -> Self {
+        Self::new(
+            Code::RateLimited,
+            format!(
+                "The limit \"{}\" is reached. Nothing was done; try again after the seconds of \
+                 Retry-After.",
+                exceeded.limit.name()
+            ),
+        )
+        .retry_after(exceeded.retry_after())
+    }
+
+    pub(crate) fn overloaded() -> Self {
+        Self::new(
+            Code::Overloaded,
+            "Too many requests of this kind are under way. Nothing was done; try again.",
         )
         .retry_after(1)
     }

@@ -11,6 +11,7 @@ use super::create::{self, default_end, now};
 use super::idempotency::IdempotencyKey;
 use super::place::{Wanted, place};
 use super::{Api, Problem, auth, body, idempotency, problem};
+use crate::lanes::Lane;
 
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = Shorten)]
@@ -62,6 +63,7 @@ pub(super) async fn shorten(
     key: IdempotencyKey,
     Json(request): Json<Request>,
 ) -> Result<Response, Problem> {
+    let _place = api.enter(Lane::Single)?;
     let wanted = Wanted {
         tenant,
         long_url: LongUrl::parse(&request.url)?,

@@ -13,6 +13,7 @@ use waypost_proto::analytics::{LinkStatsRequest, LinkStatsResponse};
 use super::auth::Analyst;
 use super::link::{InPath, own_link};
 use super::{Api, Code, Problem, auth, problem};
+use crate::lanes::Lane;
 
 /// For one try; every analytics process is tried.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -53,6 +54,7 @@ pub(super) async fn stats(
     Analyst(tenant): Analyst,
     Path(slug): Path<String>,
 ) -> Result<Response, Problem> {
+    let _place = api.enter(Lane::Reads)?;
     let link = own_link(&api, &tenant, &slug).await?;
     let counted = ask(&api, link.id).await?;
     let answer = Answer {

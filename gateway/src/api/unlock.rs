@@ -34,6 +34,7 @@ struct Fields {
 
 super::problem::problems!(Problems: &[Code::FormInvalid, Code::BodyIncomplete, Code::BodyTimeout,
     Code::BodyTooLarge, Code::NotAForm, Code::PasswordWrong, Code::TooManyAttempts,
+    Code::RateLimited,
     Code::LinkNotFound, Code::RouteNotFound, Code::LinkGone, Code::LinkBlocked,
     Code::ShardUnavailable, Code::Overloaded]);
 
@@ -114,10 +115,14 @@ impl Request<'_> {
         if let Err(often) = redirects.attempts.by(self.client) {
             return pages::password(Asked::TooOften(often.0), self.headers);
         }
+        if let Err(problem) = redirects.may_ask(key.slug.borrowed(), self.client) {
+            return pages::refused(&problem, self.headers);
+        }
         // The shard's word, and not a cache's: these do not hold the hash.
         let link = match redirects.lookup.shards.resolve(&key).await {
             Ok(Resolved::Found(link, _)) => link,
             Ok(Resolved::Absent) => {
+                redirects.limits.missed(self.client);
                 return redirects.refusal(StatusCode::NOT_FOUND, self.headers);
             }
             Err(error) => {

@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod browser;
+mod cors;
+mod hostile;
+mod limits;
 mod links;
 mod options;
 mod process;

@@ -100,6 +100,16 @@ impl Waypost {
         (answer.status().as_u16(), location.to_owned())
     }
 
+    /// The sum of a metric over its labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://{}/metrics", self._ports[1].address());
+        let text = self.http.get(url).send().unwrap().text().unwrap();
+        text.lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+
     pub(crate) fn clicks(&self, slug: &str) -> u64 {
         let answer = self.get(&format!("/api/v1/links/{slug}/stats"));
         assert_eq!(answer.status(), 200);

@@ -12,19 +12,19 @@ use serde_json::{Value, json};
 use crate::process::{Waypost, command};
 
 /// Far above what an answer takes; a connection that stays open must not hang a test.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An answer as it came over the socket.
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     /// The first answer in `bytes`, and what follows it.
-    fn split(bytes: &[u8], has_body: bool) -> Option<(Self, &[u8])> {
+    pub(crate) fn split(bytes: &[u8], has_body: bool) -> Option<(Self, &[u8])> {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
         let mut lines = head.split("\r\n");
@@ -47,7 +47,7 @@ impl Answer {
         ))
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 }

@@ -7,6 +7,7 @@ mod failover;
 mod input;
 mod inside;
 mod keys;
+mod limits;
 mod links;
 mod outages;
 mod repeats;

@@ -104,6 +104,9 @@ codes! {
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE,
         "The body has more bytes than this route takes.",
         "Send less at a time; the detail names the limit.";
+    TargetTooLong = "target_too_long", URI_TOO_LONG,
+        "The path and query of the request have more than 8192 bytes.",
+        "Send less of them; a long URL to be shortened belongs into the body.";
     NotJson = "not_json", UNSUPPORTED_MEDIA_TYPE,
         "The body is not declared as JSON.",
         "Send `Content-Type: application/json`.";
@@ -178,6 +181,9 @@ codes! {
         "Use a new key for each request, the same only to repeat it.";
     TooManyAttempts = "too_many_attempts", TOO_MANY_REQUESTS,
         "Too many passwords were tried, of this link or from this address.",
+        "Try again after the seconds of `Retry-After`.";
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS,
+        "A limit on one client is reached; the detail names it. Nothing was done.",
         "Try again after the seconds of `Retry-After`.";
     LinkBlocked = "link_blocked", UNAVAILABLE_FOR_LEGAL_REASONS,
         "The operator of this server has taken the link down.",
