@@ -34,13 +34,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a link is taken for used up without asking again: other gateways may give
 /// visits back, and a link that all the world still follows costs a call now and then.
-const USED_UP: Duration = Duration::from_secs(10);
+const USED_UP: Duration = Duration::from_secs(5);
 
 /// A lease that nobody draws on goes back, so that those who ask elsewhere get it.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Between two looks for idle leases.
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(2);
 
 /// Writers of different slugs seldom meet on one of these.
 const STRIPES: usize = 64;

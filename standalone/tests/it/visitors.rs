@@ -330,3 +330,66 @@ fn who_asks_for_no_link_of_ours_is_sent_where_the_operator_wants() {
         (302, "https://example.com/home")
     );
 }
+
+#[test]
+fn a_link_with_a_limit_and_a_password_is_used_up_by_those_who_know_it() {
+    let place = Place::open(&[]);
+    place.create(
+        &json!({ "longUrl": "https://example.com/", "alias": "limited",
+                          "password": "x", "maxVisits": 2 }),
+    );
+    let tried = |password: &str| {
+        let form = format!("password={password}");
+        place.unlock("/limited", "*/*", &form).status().as_u16()
+    };
+    assert_eq!(
+        [tried("x"), tried("y"), tried("y"), tried("x")],
+        [303, 403, 403, 303]
+    );
+    assert_eq!([tried("x"), tried("y")], [410, 403]);
+    assert_eq!(place.browse("GET", "/limited+").status(), 410);
+    assert_eq!(
+        place.edit("limited", &json!({ "password": null }))["maxVisits"],
+        2
+    );
+    assert_eq!(place.waypost.follow("limited").0, 410);
+    place.edit("limited", &json!({ "maxVisits": 3 }));
+    assert_eq!(place.waypost.follow("limited").0, 302);
+    assert_eq!(place.waypost.follow("limited").0, 410);
+    assert_eq!(
+        place.edit("limited", &json!({ "maxVisits": null }))["maxVisits"],
+        Value::Null
+    );
+    assert_eq!(place.waypost.follow("limited").0, 302);
+    wait_until("the visits are counted", || {
+        place.waypost.clicks("limited") >= 4
+    });
+    assert_eq!(place.waypost.clicks("limited"), 4);
+}
+
+#[test]
+fn a_limit_holds_over_the_end_of_the_process_and_a_kill_costs_one_lease() {
+    let data = tempfile::tempdir().unwrap();
+    let token = token(data.path());
+    let waypost = Waypost::start(data.path());
+    let link = json!({ "longUrl": "https://example.com/", "alias": "limited", "maxVisits": 500 });
+    let created = waypost.send("POST", "/api/v1/links", &token, &link);
+    assert_eq!(created.status(), 201);
+    let visit = |waypost: &Waypost, count: u32| {
+        for _ in 0..count {
+            assert_eq!(waypost.follow("limited").0, 302);
+        }
+    };
+    visit(&waypost, 150);
+    assert!(waypost.terminate().success());
+    let waypost = Waypost::start(data.path());
+    visit(&waypost, 8);
+    waypost.kill();
+    let waypost = Waypost::start(data.path());
+    let mut visits = 150 + 8;
+    while waypost.follow("limited").0 == 302 {
+        visits += 1;
+    }
+    // The killed one had leased 1, 2, 4 and, for the eighth visit, at most 8.
+    assert!((500 - 7..=500).contains(&visits), "{visits}");
+}

@@ -15,6 +15,7 @@ mod replicas;
 mod restarts;
 mod retries;
 mod tokens;
+mod visits;
 
 use std::sync::OnceLock;
 use std::time::Duration;
