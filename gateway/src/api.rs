@@ -12,6 +12,7 @@ mod etag;
 mod home;
 mod idempotency;
 mod link;
+mod list;
 mod place;
 mod preview;
 mod problem;
@@ -144,7 +145,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(docs::file))
         .routes(routes!(document::show))
         .routes(routes!(shorten::shorten))
-        .routes(routes!(create::create))
+        .routes(routes!(list::list, create::create))
         .routes(routes!(batch::create_batch))
         .routes(routes!(link::show, link::edit, link::delete))
         .routes(routes!(switch::disable))
@@ -176,7 +177,8 @@ async fn measure(State(api): State<Api>, request: Request, next: Next) -> Respon
         .map(MatchedPath::as_str)
     {
         Some("/shorten") => "shorten",
-        Some("/api/v1/links") => "create",
+        Some("/api/v1/links") if request.method() == Method::POST => "create",
+        Some("/api/v1/links") => "list",
         Some("/api/v1/links/batch") => "batch",
         Some("/api/v1/links/{slug}") => "link",
         Some("/api/v1/links/{slug}/disable" | "/api/v1/links/{slug}/enable") => "switch",

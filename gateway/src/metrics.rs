@@ -73,7 +73,7 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             IntCounterVec::new(Opts::new(name, help), labels)
         };
-        // route: redirect, shorten, create, batch, link, switch, takedown, qr, stats,
+        // route: redirect, shorten, create, batch, list, link, switch, takedown, qr, stats,
         // preview, unlock, other.
         // code: the status of the answer.
         let requests = histogram(
@@ -106,7 +106,7 @@ impl Metrics {
                 "Lookups answered 503, since nobody who knows could be asked",
                 &["reason"],
             )?,
-            // rpc: resolve, create, update, delete, claim, lease_visits, return_visits.
+            // rpc: resolve, create, update, delete, claim, list, lease_visits, return_visits.
             // result: ok, unavailable, timeout,
             // overloaded, refused.
             rpcs: histogram(

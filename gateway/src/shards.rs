@@ -1,11 +1,13 @@
 //! Calls to the shards: batched, with a deadline, retried once where that is safe,
 //! and re-routed when a prefix has moved.
 
+mod list;
 mod peer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use uuid::Uuid;
 use waypost_domain::{
     self as domain, Epoch, Link, LinkId, LinkKey, NewLink, Patch, Prefix, ShardId,
@@ -18,6 +20,7 @@ use crate::batch::{self, Batcher};
 use crate::metrics::Metrics;
 use crate::routing::{Routes, ShardIndex};
 
+pub use list::{Listing, Page, Place};
 pub(crate) use peer::Peer;
 
 /// Reads of one shard. What a read costs is mostly its share of a call and of a
@@ -333,6 +336,17 @@ impl Shards {
             async move { peer.return_visits(request).await }
         })
         .await
+    }
+
+    /// A page of a tenant's links. All shards are asked at once, and each of them has
+    /// to answer: a list without some links would look like one of all.
+    ///
+    /// # Errors
+    /// If a shard cannot be asked, or refuses.
+    pub async fn list(&self, wanted: &Listing) -> Result<Page, Error> {
+        let asked = self.0.peers.iter().map(|peer| peer.list(wanted.request()));
+        let answers = try_join_all(asked).await?;
+        Ok(wanted.page(answers))
     }
 
     /// Asks the shard that is known as the owner, and once more the one that it

@@ -96,6 +96,11 @@ impl Problem {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
     pub(crate) fn no_such_link() -> Self {
         Self::new(Code::LinkNotFound, "There is no such link.")
     }

@@ -12,6 +12,7 @@ use super::auth::Reader;
 use super::etag::{IfNoneMatch, is_known};
 use super::link::{InPath, own_link};
 use super::{Api, Code, Problem, auth, problem};
+use crate::lanes::Lane;
 
 /// Pixels.
 const SIZES: std::ops::RangeInclusive<usize> = 64..=2_048;
@@ -75,6 +76,7 @@ pub(super) async fn qr(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let look = look(query.as_deref().unwrap_or_default())?;
+    let _place = api.enter(Lane::Single)?;
     let link = own_link(&api, &tenant, &slug).await?;
     let svg = draw(&api.short_url(&link.key.slug), &look).ok_or_else(|| {
         Problem::new(

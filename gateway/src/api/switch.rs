@@ -9,6 +9,7 @@ use waypost_domain::{LinkKey, Patch, State as LinkState};
 use super::auth::Editor;
 use super::link::{IfMatch, InPath, Shown, WriteProblems, answer, if_match, key};
 use super::{Api, Problem};
+use crate::lanes::Lane;
 use crate::shards::{By, Written};
 
 /// Switch a link off.
@@ -33,6 +34,7 @@ pub(super) async fn disable(
     Path(slug): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let _place = api.enter(Lane::Single)?;
     let (key, if_version) = (key(&slug)?, if_match(&headers)?);
     let by = By::Tenant(&tenant);
     answer(
@@ -63,6 +65,7 @@ pub(super) async fn enable(
     Path(slug): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let _place = api.enter(Lane::Single)?;
     let (key, if_version) = (key(&slug)?, if_match(&headers)?);
     let by = By::Tenant(&tenant);
     answer(

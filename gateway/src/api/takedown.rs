@@ -1,5 +1,6 @@
 //! `POST` and `DELETE /api/v1/links/{slug}/takedown`: a link taken down by the operator,
-//! whoever's it is, and the end of that.
+//! whoever's it is, and the end of that. They wait in no lane: they are few, and matter
+//! most when others ask too much.
 
 use std::sync::Arc;
 

@@ -13,12 +13,13 @@ use waypost_domain::{Epoch, Link, LinkKey, NewLink, ShardId, signature::KeyRing}
 use waypost_proto::link as message;
 use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{
-    ClaimRequest, CreateBatchRequest, DeleteRequest, LeaseVisitsRequest, ResolveBatchRequest,
-    UpdateRequest, WriteResponse, claim_response, create_outcome, lease_visits_response,
-    resolve_outcome, write_response,
+    ClaimRequest, CreateBatchRequest, DeleteRequest, LeaseVisitsRequest, ListRequest,
+    ResolveBatchRequest, UpdateRequest, WriteResponse, claim_response, create_outcome,
+    lease_visits_response, resolve_outcome, write_response,
 };
 use waypost_proto::transport::{self, Transport};
 
+use super::list::{Listed, Place};
 use super::{Claimed, Created, Error, Item, Leased, Resolved, Source, Written};
 use crate::metrics::Metrics;
 use crate::retry::Budget;
@@ -31,6 +32,9 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// For one try of a lease of visits, for which a visitor waits.
 const LEASE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// For one try of a list, which looks at many rows.
+const LIST_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Of the texts of the links of one call: a call stays below 1 MiB with what is sent
 /// around them, which is less than 256 bytes a link.
@@ -252,6 +256,25 @@ impl Peer {
             Some(Outcome::Reused(_)) => Item::Done(Claimed::Reused),
             Some(Outcome::Moved(moved)) => moved_item(&moved)?,
             None => return Err(refused("an empty outcome")),
+        })
+    }
+
+    pub(super) async fn list(&self, request: ListRequest) -> Result<Listed, Error> {
+        let (_, response) = self
+            .call(
+                "list",
+                LIST_DEADLINE,
+                || request.clone(),
+                |mut client, request| async move { client.list(request).await },
+            )
+            .await?;
+        let links = response.links.into_iter();
+        let looked_to = response.looked_to.map(Place::try_from).transpose();
+        Ok(Listed {
+            links: links
+                .map(|link| self.trusted(link).map(|link| *link))
+                .collect::<Result<_, _>>()?,
+            looked_to: looked_to.map_err(|invalid| refused(&invalid.to_string()))?,
         })
     }
 

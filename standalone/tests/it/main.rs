@@ -6,6 +6,7 @@ mod cors;
 mod hostile;
 mod limits;
 mod links;
+mod lists;
 mod options;
 mod process;
 mod public_port;

@@ -123,6 +123,8 @@ fn a_request_with_the_same_key_is_answered_by_the_same_link_and_another_is_refus
         json!({ "longUrl": "https://example.com/other", "title": "One", "tags": ["a"] }),
         json!({ "longUrl": "https://example.com/keyed", "title": "Two", "tags": ["a"] }),
         json!({ "longUrl": "https://example.com/keyed", "title": "One" }),
+        json!({ "longUrl": "https://example.com/keyed", "title": "One", "tags": ["a"],
+                "alias": "keyed-alias" }),
     ] {
         assert_eq!(
             refusal(keyed(&user, LINKS, "order-1", &other)),
@@ -130,6 +132,7 @@ fn a_request_with_the_same_key_is_answered_by_the_same_link_and_another_is_refus
             "{other}"
         );
     }
+    assert_eq!(waypost.follow("keyed-alias").0, 404);
     let (status, second) = keyed(&user, LINKS, "order-2", &body);
     assert_eq!(status, 201, "another key names another request");
     assert_ne!(second["slug"], first["slug"]);
@@ -205,6 +208,29 @@ fn the_two_field_route_and_each_link_of_a_batch_can_be_repeated() {
     both.sort_unstable();
     assert_eq!(both, [200, 201]);
     assert_eq!(found["results"][0]["slug"], found["results"][1]["slug"]);
+}
+
+#[test]
+fn an_alias_with_a_key_is_made_once_and_the_key_is_bound_to_it() {
+    let (data, waypost) = start();
+    let user = User::of(&waypost, data.path(), "default");
+    let body = json!({ "longUrl": "https://example.com/alias", "alias": "once-only" });
+    let (status, first) = keyed(&user, LINKS, "alias-key", &body);
+    assert_eq!(status, 201, "{first}");
+    assert_eq!(keyed(&user, LINKS, "alias-key", &body), (200, first));
+    let reused = (422, "idempotency_key_reused".to_owned());
+    let other_alias = json!({ "longUrl": "https://example.com/alias", "alias": "other-only" });
+    assert_eq!(
+        refusal(keyed(&user, LINKS, "alias-key", &other_alias)),
+        reused
+    );
+    assert_eq!(waypost.follow("other-only").0, 404);
+    let without = json!({ "longUrl": "https://example.com/alias" });
+    assert_eq!(refusal(keyed(&user, LINKS, "alias-key", &without)), reused);
+    // Without the key it is an alias like any other.
+    let taken = (409, "alias_taken".to_owned());
+    assert_eq!(refusal(user.send("POST", LINKS, &body)), taken);
+    assert_eq!(refusal(keyed(&user, LINKS, "second-key", &body)), taken);
 }
 
 #[test]

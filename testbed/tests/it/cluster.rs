@@ -9,6 +9,7 @@ mod inside;
 mod keys;
 mod limits;
 mod links;
+mod lists;
 mod outages;
 mod repeats;
 mod replicas;

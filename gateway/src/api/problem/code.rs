@@ -173,6 +173,9 @@ codes! {
     QueryInvalid = "query_invalid", UNPROCESSABLE_ENTITY,
         "A parameter of the query is unknown, repeated, or out of range.",
         "Compare the query with what the path takes; the detail names the parameter.";
+    CursorInvalid = "cursor_invalid", UNPROCESSABLE_ENTITY,
+        "The cursor is none that a list of this server gave.",
+        "Send the `nextCursor` of the page before, or none to begin anew.";
     IdempotencyKeyInvalid = "idempotency_key_invalid", UNPROCESSABLE_ENTITY,
         "The `Idempotency-Key` is empty, too long, holds other than visible ASCII, or is sent twice.",
         "Send one of 1 to 255 visible ASCII characters, such as a UUID.";

@@ -95,7 +95,7 @@ impl LinkService for Node {
 
     async fn list(
         &self,
-        _: Request<message::ListRequest>,
+        _: Request<ListRequest>,
     ) -> Result<Response<message::ListResponse>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }

@@ -116,6 +116,39 @@ fn of_a_hundred_creates_of_one_alias_one_is_made_and_the_others_are_told() {
 }
 
 #[test]
+fn of_racing_requests_with_one_key_for_different_aliases_one_is_made() {
+    let start = Barrier::new(20);
+    let answers: Vec<(u16, String)> = std::thread::scope(|scope| {
+        let racers: Vec<_> = (0..20)
+            .map(|racer| {
+                let start = &start;
+                scope.spawn(move || {
+                    let user = User::of(shared(), racer % 2);
+                    let alias = format!("{racer:02}-keyed-alias");
+                    let body = json!({ "longUrl": "https://example.com/keyed", "alias": alias });
+                    start.wait();
+                    (create(&user, Some("one-key"), &body).0, alias)
+                })
+            })
+            .collect();
+        racers
+            .into_iter()
+            .map(|racer| racer.join().unwrap())
+            .collect()
+    });
+    let made: Vec<_> = answers
+        .iter()
+        .filter(|(status, _)| *status == 201)
+        .collect();
+    let reused = answers.iter().filter(|(status, _)| *status == 422).count();
+    assert_eq!((made.len(), reused), (1, 19), "{answers:?}");
+    let there = answers
+        .iter()
+        .filter(|(_, alias)| User::of(shared(), 0).follow(alias).0 == 302);
+    assert_eq!(there.collect::<Vec<_>>(), made);
+}
+
+#[test]
 fn a_create_whose_outcome_is_unknown_is_repeated_without_a_second_link() {
     let cluster = small().start().unwrap();
     User::of(&cluster, 0).shorten("https://example.com/first");
@@ -182,14 +215,19 @@ fn the_answer_of_a_create_that_was_lost_on_the_way_is_given_to_its_repetition() 
     for (key, body) in [
         (Some("lost"), json!({ "longUrl": url })),
         (None, json!({ "longUrl": url, "findIfExists": true })),
+        (
+            Some("alias"),
+            json!({ "longUrl": url, "alias": "answer-lost" }),
+        ),
     ] {
         proxy.set(Mode::DropReplies);
         assert_eq!(create(&user, key, &body).0, 503, "{body}");
         proxy.set(Mode::Pass);
         // Not made by the repetition, nor a second time.
         let (status, slug) = create(&user, key, &body);
-        assert_eq!(status, 200, "{body}");
+        let expected = if body["alias"].is_string() { 201 } else { 200 };
+        assert_eq!(status, expected, "{body}");
         assert_eq!(create(&user, key, &body), (200, slug), "{body}");
     }
-    assert_eq!(rows(&cluster, url), 2);
+    assert_eq!(rows(&cluster, url), 3);
 }
