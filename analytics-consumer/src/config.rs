@@ -65,6 +65,18 @@ pub struct Options {
           default_value = "45000", value_name = "MS", value_parser = milliseconds)]
     pub kafka_session_timeout: Duration,
 
+    /// Days after which a start of a gateway is forgotten that sent nothing and was
+    /// followed by another; after four times as many also a gateway's last. What it
+    /// still sends then is left out, since it may have been counted
+    #[arg(long = "keep-producers-days", env = "WAYPOST_KEEP_PRODUCERS_DAYS",
+          default_value = "90", value_name = "DAYS", value_parser = days)]
+    pub keep_producers: Duration,
+
+    /// Days for which messages are kept that could not be read
+    #[arg(long = "keep-dead-letters-days", env = "WAYPOST_KEEP_DEAD_LETTERS_DAYS",
+          default_value = "30", value_name = "DAYS", value_parser = days)]
+    pub keep_dead_letters: Duration,
+
     /// Folder with the secret service-token, a file
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
     pub secrets_dir: PathBuf,
@@ -80,5 +92,13 @@ impl waypost_runtime::config::Options for Options {
 
     fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
+    }
+}
+
+fn days(text: &str) -> Result<Duration, String> {
+    // A century is as good as for ever, and no sum of it overflows.
+    match text.parse() {
+        Ok(days @ 1..=36_500_u64) => Ok(Duration::from_hours(days * 24)),
+        _ => Err("expected 1 to 36500".to_owned()),
     }
 }

@@ -20,7 +20,9 @@ use waypost_runtime::Shutdown;
 
 use crate::batch::{Invalid, decode};
 use crate::metrics::Metrics;
-use crate::store::{Applied, DeadLetter, Error, Portion, RollupStore, Span};
+use crate::store::{
+    Applied, DeadLetter, Error, Keep, LOOK, ON_ITS_WAY, Portion, RollupStore, Span, age, now_ms,
+};
 use positions::Positions;
 
 /// How long an idle consumer waits for a message, and so how fast it ends.
@@ -31,10 +33,10 @@ const POLL: Duration = Duration::from_millis(100);
 const MAX_MESSAGES: usize = 2_000;
 const MAX_BYTES: usize = 16 << 20;
 
-/// Between two tries of a transaction: doubles from the first to the last.
 /// For one transaction. A database that has vanished behind a cut cable never answers.
 const APPLY: Duration = Duration::from_secs(10);
 
+/// Between two tries of a transaction: doubles from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
@@ -48,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) topic: String,
     pub(crate) group: String,
     pub(crate) session_timeout: Duration,
+    pub(crate) keep: Keep,
 }
 
 /// Starts the thread. It ends soon after shutdown is asked for, and leaves the
@@ -78,7 +81,10 @@ pub(crate) fn start<S: RollupStore>(
         metrics,
         runtime,
         shutdown,
+        keep: settings.keep,
         warned: None,
+        looked: None,
+        pruned: None,
     };
     std::thread::Builder::new()
         .name("click-consumer".to_owned())
@@ -123,7 +129,10 @@ struct Counting<S: RollupStore> {
     metrics: Metrics,
     runtime: Handle,
     shutdown: Shutdown,
+    keep: Keep,
     warned: Option<Instant>,
+    looked: Option<Instant>,
+    pruned: Option<Instant>,
 }
 
 /// What came of one partition, of one assignment.
@@ -146,6 +155,48 @@ impl<S: RollupStore> Counting<S> {
             if !gathered.is_empty() {
                 self.count(gathered);
             }
+            if self.looked.is_none_or(|at| at.elapsed() > LOOK) {
+                self.look();
+                self.looked = Some(Instant::now());
+            }
+            if self.pruned.is_none_or(|at| at.elapsed() > Keep::EVERY) {
+                self.prune();
+                self.pruned = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Sees how far counting is, when all that was gathered is counted.
+    fn look(&self) {
+        let at_ms = now_ms() - ON_ITS_WAY.as_millis() as i64;
+        let Some(behind) = self.consumer.context().behind(&self.consumer) else {
+            return;
+        };
+        self.metrics.behind(behind.values().sum());
+        let caught_up: Vec<i32> = behind
+            .into_iter()
+            .filter_map(|(partition, records)| (records == 0).then_some(partition))
+            .collect();
+        let told = async {
+            if !caught_up.is_empty() {
+                self.store.caught_up(&caught_up, at_ms).await?;
+            }
+            self.store.counted_up_to().await
+        };
+        let told = async { tokio::time::timeout(APPLY, told).await };
+        match self.runtime.block_on(told) {
+            Ok(Ok(Some(time))) => self.metrics.counted_up_to(age(time)),
+            // A database that does not answer is told of where it is counted.
+            other => tracing::debug!(?other, "no word on how far counting is"),
+        }
+    }
+
+    fn prune(&self) {
+        let pruned = async { tokio::time::timeout(APPLY, self.store.prune(self.keep)).await };
+        match self.runtime.block_on(pruned) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what is too old could not be removed"),
+            Err(_) => tracing::warn!("what is too old could not be removed in time"),
         }
     }
 
@@ -223,7 +274,9 @@ impl<S: RollupStore> Counting<S> {
     async fn apply(&self, portion: &Portion) -> Option<Result<Applied, Fenced>> {
         let mut wait = FIRST_RETRY;
         loop {
+            let begun = Instant::now();
             let applied = tokio::time::timeout(APPLY, self.store.apply(portion)).await;
+            self.metrics.tried(portion.batches.len(), begun.elapsed());
             let problem = match applied {
                 Ok(Ok(applied)) => return Some(Ok(applied)),
                 Ok(Err(Error::Fenced)) => return Some(Err(Fenced)),

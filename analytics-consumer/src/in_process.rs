@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
+use waypost_domain::click::PARTITIONS;
 use waypost_proto::click::Batch;
 use waypost_runtime::Error;
 
 use crate::batch::{Invalid, check};
 use crate::metrics::Metrics;
 use crate::service::Analytics;
-use crate::store::{Portion, RollupStore as _, SqliteRollups};
+use crate::store::{Keep, LOOK, ON_ITS_WAY, Portion, RollupStore as _, SqliteRollups, age, now_ms};
 
 /// Batches that wait for their turn; each caller waits for its own.
 const QUEUE: usize = 64;
@@ -86,29 +88,65 @@ impl InProcess {
 /// Counts what waits, until nobody can add to it any more.
 async fn count(store: Arc<SqliteRollups>, mut queue: mpsc::Receiver<Waiting>, metrics: Metrics) {
     let mut waiting = Vec::with_capacity(MAX_PORTION);
-    while queue.recv_many(&mut waiting, MAX_PORTION).await > 0 {
-        let (batches, callers): (Vec<Batch>, Vec<_>) =
-            waiting.drain(..).map(|w| (w.batch, w.counted)).unzip();
-        let portion = Portion {
-            batches,
-            ..Portion::default()
-        };
-        let outcome = store.apply(&portion).await;
-        match &outcome {
-            Ok(applied) => metrics.applied(applied),
-            Err(error) => {
-                metrics.retries.inc();
-                let source = std::error::Error::source(error).map(ToString::to_string);
-                tracing::warn!(%error, source, "clicks could not be counted");
+    let mut pruned: Option<Instant> = None;
+    let mut is_behind = false;
+    loop {
+        let at_ms = now_ms();
+        let taken = queue.recv_many(&mut waiting, MAX_PORTION);
+        match tokio::time::timeout(LOOK, taken).await {
+            Ok(0) => return,
+            Ok(_) => is_behind = !apply(&store, &mut waiting, &metrics).await,
+            // What could not be counted comes again later; until then nobody can say
+            // that everything is.
+            Err(_) if !is_behind => look(&store, at_ms, &metrics).await,
+            Err(_) => {}
+        }
+        if pruned.is_none_or(|at| at.elapsed() > Keep::EVERY) {
+            pruned = Some(Instant::now());
+            if let Err(error) = store.prune(Keep::DEFAULT).await {
+                tracing::warn!(%error, "what is too old could not be removed");
             }
         }
-        for caller in callers {
-            let outcome = match &outcome {
-                Ok(_) => Ok(()),
-                Err(error) => Err(ApplyError::Store(error.to_string())),
-            };
-            // Whoever stopped waiting will see it counted the next time.
-            let _ = caller.send(outcome);
+    }
+}
+
+/// Counts a portion; false if that failed.
+async fn apply(store: &SqliteRollups, waiting: &mut Vec<Waiting>, metrics: &Metrics) -> bool {
+    let (batches, callers): (Vec<Batch>, Vec<_>) =
+        waiting.drain(..).map(|w| (w.batch, w.counted)).unzip();
+    let portion = Portion {
+        batches,
+        ..Portion::default()
+    };
+    let begun = Instant::now();
+    let outcome = store.apply(&portion).await;
+    metrics.tried(portion.batches.len(), begun.elapsed());
+    match &outcome {
+        Ok(applied) => metrics.applied(applied),
+        Err(error) => {
+            metrics.retries.inc();
+            let source = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, source, "clicks could not be counted");
         }
+    }
+    for caller in callers {
+        let outcome = match &outcome {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ApplyError::Store(error.to_string())),
+        };
+        // Whoever stopped waiting will see it counted the next time.
+        let _ = caller.send(outcome);
+    }
+    outcome.is_ok()
+}
+
+/// Nothing came since then, so that everything before is counted.
+async fn look(store: &SqliteRollups, at_ms: i64, metrics: &Metrics) {
+    let on_its_way = ON_ITS_WAY.as_millis() as i64;
+    let partitions: Vec<i32> = (0..PARTITIONS.cast_signed()).collect();
+    // Both are in memory or in a file of ours: what they fail of shows elsewhere.
+    let _ = store.caught_up(&partitions, at_ms - on_its_way).await;
+    if let Ok(Some(time)) = store.counted_up_to().await {
+        metrics.counted_up_to(age(time));
     }
 }

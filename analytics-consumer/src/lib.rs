@@ -4,12 +4,14 @@
 //! change in one transaction, so that nothing that happens between two statements
 //! counts a click twice or not at all.
 
+mod agent;
 mod batch;
 mod bots;
 #[cfg(feature = "cluster")]
 mod config;
 #[cfg(feature = "cluster")]
 mod consumer;
+mod counts;
 #[cfg(feature = "sqlite")]
 mod in_process;
 mod metrics;
@@ -17,7 +19,11 @@ mod seen;
 #[cfg(feature = "cluster")]
 mod serve;
 mod service;
+mod sketch;
+mod stats;
 pub mod store;
+mod tally;
+mod top;
 
 pub use batch::{Invalid, decode};
 #[cfg(feature = "cluster")]

@@ -1,8 +1,13 @@
 //! What is counted about counting.
 
-use prometheus::{IntCounter, IntGauge, Registry};
+use std::time::Duration;
+
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
 use crate::store::Applied;
+
+/// Up to the deadline of a transaction.
+const TRANSACTION_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Cheap to clone: the numbers are shared.
 #[derive(Debug, Clone)]
@@ -10,8 +15,14 @@ pub(crate) struct Metrics {
     clicks: IntCounter,
     duplicates: IntCounter,
     forgotten: IntCounter,
+    too_late: IntCounter,
+    batches: IntCounter,
+    rows: IntCounter,
+    unreadable: IntCounter,
+    transaction: Histogram,
     dead_letters: IntCounter,
-    counted_up_to_ms: IntGauge,
+    lag_records: IntGauge,
+    lag_seconds: Gauge,
     /// Portions that another consumer had counted: its partition moved.
     #[cfg_attr(
         not(feature = "cluster"),
@@ -35,11 +46,24 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let counted_up_to_ms = IntGauge::new(
-            "waypost_analytics_counted_up_to_milliseconds",
-            "Time of the newest click counted by this process, since the Unix epoch",
+        let transaction = Histogram::with_opts(
+            HistogramOpts::new(
+                "waypost_analytics_transaction_seconds",
+                "Time of a transaction that counts, those that failed among them",
+            )
+            .buckets(TRANSACTION_SECONDS.to_vec()),
         )?;
-        registry.register(Box::new(counted_up_to_ms.clone()))?;
+        registry.register(Box::new(transaction.clone()))?;
+        let lag_records = IntGauge::new(
+            "waypost_analytics_lag_records",
+            "Messages in this process's partitions of the log that are not counted yet",
+        )?;
+        registry.register(Box::new(lag_records.clone()))?;
+        let lag_seconds = Gauge::new(
+            "waypost_analytics_lag_seconds",
+            "Age of the time up to which all partitions are counted, by whichever process",
+        )?;
+        registry.register(Box::new(lag_seconds.clone()))?;
         Ok(Self {
             clicks: counter("waypost_analytics_clicks_total", "Clicks counted")?,
             duplicates: counter(
@@ -50,11 +74,26 @@ impl Metrics {
                 "waypost_analytics_forgotten_batches_total",
                 "Missing batches that will not be counted should they still come",
             )?,
+            too_late: counter(
+                "waypost_analytics_too_late_batches_total",
+                "Batches left out, since the start of the gateway that made them is forgotten",
+            )?,
+            batches: counter(
+                "waypost_analytics_batches_total",
+                "Batches taken, those that came again among them",
+            )?,
+            rows: counter("waypost_analytics_rows_total", "Rows of rollups written")?,
+            unreadable: counter(
+                "waypost_analytics_unreadable_rows_total",
+                "Rows of rollups begun anew, since what was stored cannot be read",
+            )?,
+            transaction,
             dead_letters: counter(
                 "waypost_analytics_dead_letters_total",
                 "Messages that could not be read and were put aside",
             )?,
-            counted_up_to_ms,
+            lag_records,
+            lag_seconds,
             fenced: counter(
                 "waypost_analytics_fenced_total",
                 "Portions given up, since another consumer had counted them",
@@ -70,15 +109,31 @@ impl Metrics {
         })
     }
 
+    /// A transaction with so many batches.
+    pub(crate) fn tried(&self, batches: usize, took: Duration) {
+        self.batches.inc_by(batches as u64);
+        self.transaction.observe(took.as_secs_f64());
+    }
+
     pub(crate) fn applied(&self, applied: &Applied) {
+        self.too_late.inc_by(applied.too_late);
+        self.rows.inc_by(applied.rows);
+        self.unreadable.inc_by(applied.unreadable);
         self.clicks.inc_by(applied.clicks);
         self.duplicates.inc_by(applied.duplicates);
         self.forgotten.inc_by(applied.forgotten);
         self.dead_letters.inc_by(applied.dead_letters);
-        if let Some(newest) = applied.newest_ms {
-            // Clicks of an outage come late and do not turn the time back.
-            let newest = newest.max(self.counted_up_to_ms.get());
-            self.counted_up_to_ms.set(newest);
-        }
+    }
+
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "only a consumer of Kafka looks")
+    )]
+    pub(crate) fn behind(&self, records: i64) {
+        self.lag_records.set(records);
+    }
+
+    pub(crate) fn counted_up_to(&self, age: Duration) {
+        self.lag_seconds.set(age.as_secs_f64());
     }
 }

@@ -12,7 +12,7 @@ use waypost_proto::transport;
 use waypost_runtime::{Error, Process, database, secrets};
 
 use crate::metrics::Metrics;
-use crate::store::PostgresRollups;
+use crate::store::{Keep, PostgresRollups};
 use crate::{Analytics, Options, consumer};
 
 /// One transaction per partition at once, and some for statistics.
@@ -63,6 +63,10 @@ pub async fn serve_on(
             topic: options.kafka_topic.clone(),
             group: options.kafka_group.clone(),
             session_timeout: options.kafka_session_timeout,
+            keep: Keep {
+                producers: options.keep_producers,
+                dead_letters: options.keep_dead_letters,
+            },
         };
         let thread = consumer::start(settings, Arc::clone(&store), metrics, shutdown.clone())?;
         let ended = tokio::task::spawn_blocking(move || thread.join()).await;

@@ -1,4 +1,4 @@
-//! `LinkStats`: what the rollups say about a link.
+//! What the rollups say, over gRPC.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +7,23 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 use waypost_proto::analytics::analytics_service_server::AnalyticsService;
-use waypost_proto::analytics::{LinkStatsRequest, LinkStatsResponse};
+use waypost_proto::analytics::{
+    self as wire, LinkStatsRequest, LinkStatsResponse, TenantStatsRequest, TenantStatsResponse,
+};
 
-use crate::store::RollupStore;
+use crate::stats::{self, Interval, Window, from_wire};
+use crate::store::{Error, RollupStore};
 
 /// A query that takes longer than this is of no use to who asked.
 const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Days that may be asked for at once: eleven years, of which each may hold some
+/// kilobytes to be read.
+const MAX_DAYS: i32 = 4_000;
+
+/// Values of a dimension, and links of a tenant, in one answer.
+const MAX_VALUES: u32 = 50;
+const MAX_LINKS: u32 = 100;
 
 /// The service, over any store. Cheap to clone.
 pub struct Analytics<S> {
@@ -32,22 +43,93 @@ impl<S: RollupStore> AnalyticsService for Analytics<S> {
         &self,
         request: Request<LinkStatsRequest>,
     ) -> Result<Response<LinkStatsResponse>, Status> {
-        let link = Uuid::from_slice(&request.get_ref().link_id)
+        let request = request.into_inner();
+        let link = Uuid::from_slice(&request.link_id)
             .map_err(|_| Status::invalid_argument("a link_id has 16 bytes"))?;
-        let stats = match tokio::time::timeout(DEADLINE, self.store.link_stats(link)).await {
-            Ok(Ok(stats)) => stats,
-            Ok(Err(error)) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, source, "statistics failed");
-                return Err(Status::unavailable("the rollups cannot be read"));
-            }
-            Err(_) => return Err(Status::deadline_exceeded("the rollups answer too slowly")),
+        let interval = interval(request.interval)?;
+        let window = window(request.range)?;
+        let mut by = Vec::new();
+        for dimension in request.by {
+            let known = wire::Dimension::try_from(dimension)
+                .ok()
+                .and_then(from_wire);
+            let known = known.filter(|dimension| !by.contains(dimension));
+            by.push(known.ok_or_else(|| Status::invalid_argument("no such dimension, or twice"))?);
+        }
+        let top = match request.top {
+            0 => MAX_VALUES,
+            top => top.min(MAX_VALUES),
         };
-        Ok(Response::new(LinkStatsResponse {
-            clicks: stats.clicks,
-            bots: stats.bots,
-            counted_up_to_ms: stats.counted_up_to_ms.unwrap_or(0),
-        }))
+        let with_counts = interval == Interval::Hour || !by.is_empty() || !window.is_of_days();
+        let answer = async {
+            // How far everything is counted, first: what comes in between is more,
+            // not less, than that says.
+            let counted_up_to = self.store.counted_up_to().await?;
+            let (days, hours) = (window.days(), window.hours());
+            let stored = self.store.link_days(link, days, hours, with_counts).await?;
+            let answer = stats::link(&stored, &window, interval, &by, top as usize);
+            Ok(LinkStatsResponse {
+                counted_up_to_ms: counted_up_to.unwrap_or(0),
+                ..answer
+            })
+        };
+        in_time(answer).await.map(Response::new)
+    }
+
+    async fn tenant_stats(
+        &self,
+        request: Request<TenantStatsRequest>,
+    ) -> Result<Response<TenantStatsResponse>, Status> {
+        let request = request.into_inner();
+        let interval = interval(request.interval)?;
+        let window = window(request.range)?;
+        let top = request.top.min(MAX_LINKS);
+        let with_counts = interval == Interval::Hour || top > 0 || !window.is_of_days();
+        let answer = async {
+            let counted_up_to = self.store.counted_up_to().await?;
+            let (days, hours) = (window.days(), window.hours());
+            let stored = self
+                .store
+                .tenant_days(&request.tenant, days, hours, with_counts)
+                .await?;
+            let answer = stats::tenant(&stored, &window, interval, top as usize);
+            Ok(TenantStatsResponse {
+                counted_up_to_ms: counted_up_to.unwrap_or(0),
+                ..answer
+            })
+        };
+        in_time(answer).await.map(Response::new)
+    }
+}
+
+fn interval(interval: i32) -> Result<Interval, Status> {
+    match wire::Interval::try_from(interval) {
+        Ok(wire::Interval::Unspecified) => Ok(Interval::Total),
+        Ok(wire::Interval::Hour) => Ok(Interval::Hour),
+        Ok(wire::Interval::Day) => Ok(Interval::Day),
+        Err(_) => Err(Status::invalid_argument("no such interval")),
+    }
+}
+
+fn window(range: Option<wire::Range>) -> Result<Window, Status> {
+    let window = Window::new(range)
+        .ok_or_else(|| Status::invalid_argument("a range ends after it begins"))?;
+    let days = window.days();
+    match range.is_some_and(|range| range.to_ms != 0) && days.end - days.start > MAX_DAYS {
+        true => Err(Status::invalid_argument("a range has at most 4,000 days")),
+        false => Ok(window),
+    }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
+    match tokio::time::timeout(DEADLINE, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, source, "statistics failed");
+            Err(Status::unavailable("the rollups cannot be read"))
+        }
+        Err(_) => Err(Status::deadline_exceeded("the rollups answer too slowly")),
     }
 }
 

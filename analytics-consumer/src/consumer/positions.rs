@@ -1,7 +1,7 @@
 //! Where counting of each assigned partition goes on: the database's word, read
 //! when the partition is assigned and when another consumer was faster.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -161,6 +161,24 @@ impl<S: RollupStore> Positions<S> {
             }
         }
         self.assigned().doubtful = false;
+    }
+
+    /// How many messages of each partition are not counted yet; none if the broker
+    /// does not say.
+    pub(super) fn behind(&self, consumer: &BaseConsumer<Self>) -> Option<BTreeMap<i32, i64>> {
+        let at: Vec<(i32, Option<i64>)> = self
+            .assigned()
+            .partitions
+            .iter()
+            .filter(|(_, position)| position.seek.is_none())
+            .map(|(partition, position)| (*partition, position.expected))
+            .collect();
+        let of = |(partition, expected): (i32, Option<i64>)| {
+            let ends = consumer.fetch_watermarks(&self.topic, partition, ANSWER_DEADLINE);
+            let (start, end) = ends.ok()?;
+            Some((partition, (end - expected.unwrap_or(start)).max(0)))
+        };
+        at.into_iter().map(of).collect()
     }
 
     /// Reads an offset, for as long as it takes: without it nothing can be counted.

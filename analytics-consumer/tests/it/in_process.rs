@@ -14,6 +14,7 @@ async fn concurrent_batches_are_counted_and_survive_a_restart() {
     let file = folder.path().join("analytics.db");
     let stats = || LinkStatsRequest {
         link_id: link(1).as_bytes().to_vec(),
+        ..LinkStatsRequest::default()
     };
     {
         let analytics = open_sqlite(&file, &Registry::new()).await.unwrap();

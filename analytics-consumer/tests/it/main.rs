@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod days;
 #[cfg(feature = "sqlite")]
 mod in_process;
 mod rollups;

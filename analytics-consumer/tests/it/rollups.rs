@@ -1,19 +1,30 @@
 //! One suite that every store of rollups passes.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
+use tonic::Request;
 use uuid::Uuid;
+use waypost_analytics_consumer::Analytics;
 use waypost_analytics_consumer::store::{Applied, DeadLetter, Error, Portion, RollupStore, Span};
+use waypost_proto::analytics::analytics_service_server::AnalyticsService as _;
+use waypost_proto::analytics::{LinkStatsRequest, LinkStatsResponse};
 use waypost_proto::click::{Batch, Click};
 
 const HOUR_MS: i64 = 3_600_000;
 
 /// A database of one test.
-trait Database {
+pub(crate) trait Database {
     type Store: RollupStore + Clone;
     async fn create() -> Self;
     async fn open(&self) -> Self::Store;
+    /// As if so much time had passed.
+    async fn age_everything_by(&self, age: Duration);
+    async fn damage_counts_of(&self, link: Uuid);
+    async fn two_numbers(&self, query: &'static str) -> (i64, i64);
 }
 
 macro_rules! suite {
@@ -30,14 +41,18 @@ macro_rules! suite {
     };
 }
 
+pub(crate) use suite;
+
 macro_rules! suites {
     ($($test:ident),* $(,)?) => {
         #[cfg(feature = "postgres")]
-        suite!(postgres, on_postgres::Database: $($test),*);
+        suite!(postgres, crate::rollups::on_postgres::Database: $($test),*);
         #[cfg(feature = "sqlite")]
-        suite!(sqlite, on_sqlite::Database: $($test),*);
+        suite!(sqlite, crate::rollups::on_sqlite::Database: $($test),*);
     };
 }
+
+pub(crate) use suites;
 
 suites!(
     clicks_are_counted_per_link_and_bots_apart,
@@ -75,7 +90,7 @@ pub(crate) fn batch(boot: u64, partition: u32, sequence: u64, clicks: Vec<Click>
     }
 }
 
-fn span(partition: i32, expected: Option<i64>, next: i64) -> Span {
+pub(crate) fn span(partition: i32, expected: Option<i64>, next: i64) -> Span {
     Span {
         topic: "clicks".to_owned(),
         partition,
@@ -84,7 +99,7 @@ fn span(partition: i32, expected: Option<i64>, next: i64) -> Span {
     }
 }
 
-fn portion(span: Option<Span>, batches: &[Batch]) -> Portion {
+pub(crate) fn portion(span: Option<Span>, batches: &[Batch]) -> Portion {
     Portion {
         span,
         batches: batches.to_vec(),
@@ -92,8 +107,24 @@ fn portion(span: Option<Span>, batches: &[Batch]) -> Portion {
     }
 }
 
-async fn counts(store: &impl RollupStore, link: Uuid) -> (u64, u64) {
-    let stats = store.link_stats(link).await.unwrap();
+pub(crate) async fn asked<S: RollupStore + Clone>(
+    store: &S,
+    request: LinkStatsRequest,
+) -> LinkStatsResponse {
+    let service = Analytics::new(Arc::new(store.clone()));
+    let answer = service.link_stats(Request::new(request)).await;
+    answer.unwrap().into_inner()
+}
+
+fn all_of(link: Uuid) -> LinkStatsRequest {
+    LinkStatsRequest {
+        link_id: link.as_bytes().to_vec(),
+        ..LinkStatsRequest::default()
+    }
+}
+
+async fn counts<S: RollupStore + Clone>(store: &S, link: Uuid) -> (u64, u64) {
+    let stats = asked(store, all_of(link)).await;
     (stats.clicks, stats.bots)
 }
 
@@ -122,6 +153,8 @@ async fn clicks_are_counted_per_link_and_bots_apart(database: &impl Database) {
         .unwrap();
     let expected = Applied {
         clicks: 5,
+        // Two links and a tenant.
+        rows: 3,
         newest_ms: Some(3 * HOUR_MS),
         ..Applied::default()
     };
@@ -132,11 +165,8 @@ async fn clicks_are_counted_per_link_and_bots_apart(database: &impl Database) {
     let late = batch(1, 3, 1, vec![click(link(1), 1, firefox)]);
     let late = portion(Some(span(3, Some(1), 2)), &[late]);
     store.apply(&late).await.unwrap();
-    let stats = store.link_stats(link(1)).await.unwrap();
-    assert_eq!(
-        (stats.clicks, stats.counted_up_to_ms),
-        (5, Some(3 * HOUR_MS))
-    );
+    let stats = asked(&store, all_of(link(1))).await;
+    assert_eq!((stats.clicks, stats.counted_up_to_ms), (5, 3 * HOUR_MS));
     assert_eq!(store.next_offset("clicks", 3).await.unwrap(), Some(2));
     assert_eq!(store.next_offset("clicks", 4).await.unwrap(), None);
 }
@@ -283,7 +313,10 @@ async fn histories_with_replays_and_reordering_count_each_batch_once(database: &
 
 #[cfg(feature = "postgres")]
 pub(crate) mod on_postgres {
+    use std::time::Duration;
+
     use sqlx::PgPool;
+    use uuid::Uuid;
     use waypost_analytics_consumer::store::PostgresRollups;
     use waypost_testbed::Postgres;
 
@@ -309,14 +342,46 @@ pub(crate) mod on_postgres {
             store.migrate().await.unwrap();
             store
         }
+
+        async fn age_everything_by(&self, age: Duration) {
+            let pool = PgPool::connect(&self.url).await.unwrap();
+            for statement in [
+                "UPDATE producer_state SET updated_at = updated_at - make_interval(secs => $1)",
+                "UPDATE dead_letter SET received_at = received_at - make_interval(secs => $1)",
+            ] {
+                let aged = sqlx::query(statement).bind(age.as_secs_f64());
+                aged.execute(&pool).await.unwrap();
+            }
+        }
+
+        async fn damage_counts_of(&self, link: Uuid) {
+            let pool = PgPool::connect(&self.url).await.unwrap();
+            let damaged = sqlx::query("UPDATE link_day SET counts = '\\x09' WHERE link_id = $1");
+            damaged.bind(link).execute(&pool).await.unwrap();
+        }
+
+        async fn two_numbers(&self, query: &'static str) -> (i64, i64) {
+            let pool = PgPool::connect(&self.url).await.unwrap();
+            let query = query.replace(", 0 FROM", ", 0::bigint FROM");
+            let query = query.replace("max(length(payload))", "max(length(payload))::bigint");
+            sqlx::query_as(sqlx::AssertSqlSafe(query))
+                .fetch_one(&pool)
+                .await
+                .unwrap()
+        }
     }
 }
 
 #[cfg(feature = "sqlite")]
-mod on_sqlite {
+pub(crate) mod on_sqlite {
+    use std::time::Duration;
+
+    use sqlx::SqlitePool;
+    use sqlx::sqlite::SqliteConnectOptions;
+    use uuid::Uuid;
     use waypost_analytics_consumer::store::SqliteRollups;
 
-    pub(super) struct Database {
+    pub(crate) struct Database {
         folder: tempfile::TempDir,
     }
 
@@ -331,6 +396,39 @@ mod on_sqlite {
         async fn open(&self) -> SqliteRollups {
             let file = self.folder.path().join("analytics.db");
             SqliteRollups::open(&file).await.unwrap()
+        }
+
+        async fn age_everything_by(&self, age: Duration) {
+            let pool = self.pool().await;
+            for statement in [
+                "UPDATE producer_state SET updated_at = updated_at - ?1",
+                "UPDATE dead_letter SET received_at = received_at - ?1",
+            ] {
+                let aged = sqlx::query(statement).bind(age.as_secs() as i64);
+                aged.execute(&pool).await.unwrap();
+            }
+        }
+
+        async fn damage_counts_of(&self, link: Uuid) {
+            let damaged = sqlx::query("UPDATE link_day SET counts = x'09' WHERE link_id = ?1");
+            let damaged = damaged.bind(link.as_bytes().as_slice());
+            damaged.execute(&self.pool().await).await.unwrap();
+        }
+
+        async fn two_numbers(&self, query: &'static str) -> (i64, i64) {
+            sqlx::query_as(query)
+                .fetch_one(&self.pool().await)
+                .await
+                .unwrap()
+        }
+    }
+
+    impl Database {
+        async fn pool(&self) -> SqlitePool {
+            let file = self.folder.path().join("analytics.db");
+            SqlitePool::connect_with(SqliteConnectOptions::new().filename(file))
+                .await
+                .unwrap()
         }
     }
 }

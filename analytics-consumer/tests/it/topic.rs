@@ -84,8 +84,11 @@ impl Running {
     }
 
     async fn clicks(&self, link: Uuid) -> Option<u64> {
-        let link_id = link.as_bytes().to_vec();
-        let stats = self.client().link_stats(LinkStatsRequest { link_id }).await;
+        let request = LinkStatsRequest {
+            link_id: link.as_bytes().to_vec(),
+            ..LinkStatsRequest::default()
+        };
+        let stats = self.client().link_stats(request).await;
         stats.ok().map(|stats| stats.into_inner().clicks)
     }
 

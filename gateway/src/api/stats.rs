@@ -72,6 +72,7 @@ async fn ask(api: &Api, link: LinkId) -> Result<LinkStatsResponse, Problem> {
     for node in &api.0.analytics {
         let mut request = Request::new(LinkStatsRequest {
             link_id: link.0.as_bytes().to_vec(),
+            ..LinkStatsRequest::default()
         });
         request.set_timeout(DEADLINE);
         let mut client = AnalyticsServiceClient::new(node.clone());
