@@ -323,6 +323,21 @@ mod tests {
     }
 
     #[test]
+    fn the_ninety_days_of_a_purged_link_run_from_its_end() {
+        let mut link = first_life(&new("a", 1, SlugKind::Alias), Epoch::FIRST, at(0));
+        link.valid_until = Some(at(10));
+        let month = Duration::from_hours(30 * 24);
+        let stone = on_expiry(link.clone(), Epoch::FIRST, at(10).after(month));
+        assert!(stone.version > link.version);
+        assert!(stone.updated_at > link.updated_at);
+        let other = new("b", 2, SlugKind::Alias);
+        let decide = |now| on_existing(&stone, &other, Epoch::FIRST, now);
+        assert_eq!(decide(at(9).after(QUARANTINE)), OnExisting::Conflict);
+        let free = decide(at(10).after(QUARANTINE));
+        assert!(matches!(free, OnExisting::Recreate(_)));
+    }
+
+    #[test]
     fn an_expired_link_is_its_owners_to_recreate_and_a_blocked_one_is_nobodys() {
         let mut expired = first_life(&new("a", 1, SlugKind::Alias), Epoch::FIRST, at(0));
         expired.valid_until = Some(at(10));
