@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use http::Method;
@@ -115,7 +115,7 @@ impl Api {
                 self.0.cors.clone(),
                 cors::cors,
             ))
-            .layer(middleware::map_response(guard))
+            .layer(middleware::map_response(async |response| guarded(response)))
             .layer(middleware::from_fn_with_state(self.clone(), measure))
             .with_state(self)
     }
@@ -164,7 +164,16 @@ fn document(mut openapi: OpenApi) -> Tagged {
     Tagged::of(json)
 }
 
-async fn guard(mut response: Response) -> Response {
+/// What is answered when the work on a request has panicked.
+pub(crate) fn broken() -> Response {
+    let problem = Problem::new(
+        Code::Internal,
+        "The request could not be carried out. The operator finds the reason in the log.",
+    );
+    guarded(problem.into_response())
+}
+
+fn guarded(mut response: Response) -> Response {
     pages::guard(response.headers_mut());
     response
 }

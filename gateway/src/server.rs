@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{self, BoxFuture};
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -34,7 +34,7 @@ use waypost_domain::{Slug, SlugRef};
 use waypost_runtime::Process;
 use waypost_runtime::traces::Sampler;
 
-use crate::api::{Code, Problem};
+use crate::api::{self, Code, Problem};
 use crate::client::TrustedHops;
 use crate::limits::LimitOptions;
 use crate::metrics::Metrics;
@@ -201,11 +201,7 @@ impl Public {
         match AbortOnDropHandle::new(answer).await {
             Ok(Ok(response)) => response.map(Either::Right),
             // A panic, which has been reported.
-            Err(_) => {
-                let mut response = Response::new(Either::Left(Full::default()));
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                response
-            }
+            Err(_) => api::broken().map(Either::Right),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod proxy;
 mod redis_cluster;
 mod resp;
 mod sandbox;
+pub mod schemathesis;
 mod secret;
 mod server;
 pub mod service;

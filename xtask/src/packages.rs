@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use waypost_testbed::{broker, postgres};
+use waypost_testbed::{broker, postgres, schemathesis};
 
 use crate::Error;
 use crate::steps::Steps;
@@ -26,7 +26,7 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 13] = [
     // The first three build rdkafka.
     Need {
         package: "zlib1g-dev",
@@ -91,6 +91,12 @@ const NEEDS: [Need; 12] = [
         package: "chromium-driver",
         purpose: Purpose::Test,
         is_met: || is_in_path("chromedriver"),
+    },
+    // Fetches what tries the API.
+    Need {
+        package: "python3-pip",
+        purpose: Purpose::Test,
+        is_met: || !schemathesis::is_to_be_fetched().unwrap_or(true) || has_pip(),
     },
 ];
 

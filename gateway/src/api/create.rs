@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, header};
 use serde::Deserialize;
 use serde_json::json;
-use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type};
 use waypost_domain::source::End;
 use waypost_domain::{Change, LongUrl, RedirectStatus, Slug, Timestamp};
 
@@ -65,11 +65,10 @@ pub(super) struct Request {
     #[schema(schema_with = redirect_status_schema)]
     redirect_status: Option<u32>,
     /// For the owner; at most 512 bytes.
-    #[schema(max_length = 512, example = "Spring sale")]
+    #[schema(max_length = 512, pattern = "^[^\\u0000]*$", example = "Spring sale")]
     title: Option<String>,
-    /// For the owner, to find the link by: at most 20 of 1 to 64 bytes each.
     #[serde(default)]
-    #[schema(max_items = 20, example = json!(["sale"]))]
+    #[schema(schema_with = tags_schema)]
     tags: Vec<String>,
     /// Whether the query of a visit is appended to the destination; of a key that both
     /// have, the destination's value is kept.
@@ -85,13 +84,36 @@ pub(super) struct Request {
     find_if_exists: bool,
 }
 
-/// The schema of how visitors are sent on.
+/// The schema of how visitors are to be sent on; `null` leaves it to us.
 pub(super) fn redirect_status_schema() -> Object {
     ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .enum_values(Some([301, 302, 307, 308]))
+        .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
+        .enum_values(Some([
+            json!(301),
+            json!(302),
+            json!(307),
+            json!(308),
+            json!(null),
+        ]))
         .description(Some("How visitors are sent on."))
         .examples([json!(302)])
+        .build()
+}
+
+/// The schema of tags.
+pub(super) fn tags_schema() -> Array {
+    let tag = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(MAX_TAG_LEN))
+        .pattern(Some("^[^\\u0000-\\u001f\\u007f-\\u009f]*$"));
+    ArrayBuilder::new()
+        .items(tag)
+        .max_items(Some(MAX_TAGS))
+        .description(Some(
+            "For the owner, to find the link by: at most 20 of 1 to 64 bytes each.",
+        ))
+        .examples([json!(["sale"])])
         .build()
 }
 

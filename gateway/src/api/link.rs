@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
-use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+use utoipa::openapi::schema::{Array, Object, ObjectBuilder, SchemaType, Type};
 use waypost_domain::{
     Change, DomainId, Link, LinkKey, LongUrl, Patch, Slug, State as LinkState, Timestamp,
 };
@@ -15,7 +15,7 @@ use super::auth::{Editor, Reader};
 use super::body::Json;
 use super::create::{
     check_max_visits, check_password, check_tags, check_title, check_validity, hash, now,
-    redirect_status, redirect_status_schema, timestamp,
+    redirect_status, redirect_status_schema, tags_schema, timestamp,
 };
 use super::etag::{IfNoneMatch, is_known};
 use super::{Api, Code, Problem, auth, body, problem};
@@ -34,7 +34,8 @@ pub(super) struct Shown {
     /// In the form of the WHATWG URL standard.
     #[schema(format = "uri", example = "https://example.com/a/long/path")]
     long_url: String,
-    #[schema(schema_with = redirect_status_schema)]
+    /// How visitors are sent on.
+    #[schema(minimum = 301, maximum = 308, example = 302)]
     redirect_status: u16,
     #[schema(schema_with = state_schema)]
     state: &'static str,
@@ -92,6 +93,13 @@ pub(super) struct IfMatch {
     /// The `ETag` of the version that is to be changed; without it, whichever is there.
     #[param(rename = "If-Match", example = "*")]
     if_match: Option<String>,
+}
+
+/// The schema of tags in an edit, where `null` clears them.
+fn tags_or_none_schema() -> Array {
+    let mut schema = tags_schema();
+    schema.schema_type = SchemaType::from_iter([Type::Array, Type::Null]);
+    schema
 }
 
 problem::problems!(ShowProblems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGone],
@@ -204,10 +212,11 @@ pub(super) struct Edit {
         example = json!(null))]
     #[serde(default, deserialize_with = "change")]
     max_visits: Change<u64>,
-    #[schema(value_type = Option<String>, max_length = 512, example = "Summer sale")]
+    #[schema(value_type = Option<String>, max_length = 512, pattern = "^[^\\u0000]*$",
+        example = "Summer sale")]
     #[serde(default, deserialize_with = "change")]
     title: Change<String>,
-    #[schema(value_type = Option<Vec<String>>, max_items = 20, example = json!(["sale"]))]
+    #[schema(schema_with = tags_or_none_schema)]
     #[serde(default, deserialize_with = "change")]
     tags: Change<Vec<String>>,
     forward_query: Option<bool>,

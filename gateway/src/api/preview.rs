@@ -79,7 +79,7 @@ pub(super) async fn preview(
 }
 
 /// The slug in front of a plus, which some clients encode.
-fn previewed(path: &str) -> Option<SlugRef<'_>> {
+pub(super) fn previewed(path: &str) -> Option<SlugRef<'_>> {
     let path = ["+", "%2B", "%2b"]
         .iter()
         .find_map(|plus| path.strip_suffix(plus))?;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::Full;
 use serde::Serialize;
 use waypost_domain::{long_url, slug};
@@ -16,6 +16,7 @@ pub use code::Code;
 pub use documented::table;
 pub(crate) use documented::{problems, responses};
 
+use super::preview;
 use crate::limits::Exceeded;
 use crate::shards;
 
@@ -291,9 +292,16 @@ pub(super) async fn no_such_route() -> Problem {
     Problem::new(Code::RouteNotFound, "There is nothing at this path.")
 }
 
-pub(super) async fn method_not_allowed() -> Problem {
-    Problem::new(
+pub(super) async fn method_not_allowed(uri: Uri) -> Response {
+    let problem = Problem::new(
         Code::MethodNotAllowed,
         "This path does not take this method.",
-    )
+    );
+    let mut response = problem.into_response();
+    // It shares the route of its link, which takes more.
+    if preview::previewed(uri.path()).is_some() {
+        let read_only = HeaderValue::from_static("GET,HEAD");
+        response.headers_mut().insert(header::ALLOW, read_only);
+    }
+    response
 }

@@ -7,11 +7,12 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use serde::Deserialize;
 use waypost_domain::{DomainId, Link, LinkKey, Timestamp, Verdict};
 
 use super::body::Form;
 use super::link::InPath;
-use super::{Api, Code, Problem};
+use super::{Api, Code, Problem, preview, problem};
 use crate::client::ClientAddress;
 use crate::pages::{self, Answer, Asked, NOT_KEPT};
 use crate::passwords;
@@ -24,15 +25,16 @@ use crate::target::Target;
 pub(super) const FORM: usize = 1024;
 
 /// A password for a link.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[schema(as = Unlock)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "it carries documentation alone")]
 struct Fields {
     #[schema(min_length = 1, max_length = 128, format = Password, example = "open sesame")]
     password: String,
 }
 
-super::problem::problems!(Problems: &[Code::FormInvalid, Code::BodyIncomplete, Code::BodyTimeout,
+problem::problems!(Problems: &[Code::FormInvalid, Code::BodyIncomplete, Code::BodyTimeout,
     Code::BodyTooLarge, Code::NotAForm, Code::PasswordWrong, Code::TooManyAttempts,
     Code::RateLimited,
     Code::LinkNotFound, Code::RouteNotFound, Code::LinkGone, Code::LinkBlocked,
@@ -64,6 +66,9 @@ pub(super) async fn unlock(
     headers: HeaderMap,
     form: Result<Form<FORM>, Problem>,
 ) -> Response {
+    if preview::previewed(uri.path()).is_some() {
+        return problem::method_not_allowed(uri).await;
+    }
     let request = Request {
         api: &api,
         client,
@@ -105,7 +110,7 @@ struct Request<'a> {
 impl Request<'_> {
     async fn answer(&self, password: String) -> Answer {
         let Some(slug) = slug_of(self.uri.path()) else {
-            return pages::refused(&super::problem::no_such_route().await, self.headers);
+            return pages::refused(&problem::no_such_route().await, self.headers);
         };
         let key = Arc::new(LinkKey {
             domain: DomainId::MAIN,

@@ -10,7 +10,7 @@ use waypost_testbed::Port;
 use crate::process::{Waypost, token, wait_until};
 
 /// A browser with one window.
-struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     http: Client,
     session: String,
@@ -19,7 +19,7 @@ struct Browser {
 }
 
 impl Browser {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let port = Port::reserve().unwrap();
         let driver = Command::new("chromedriver")
             .arg(format!("--port={}", port.number()))
@@ -47,8 +47,8 @@ impl Browser {
         let options = json!({ "args": ["--headless", "--no-sandbox", "--disable-gpu",
             "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", profile] });
-        let wanted =
-            json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let wanted = json!({ "capabilities": { "alwaysMatch": {
+            "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } } } });
         let session = browser.post("/session", &wanted);
         let id = session["sessionId"].as_str().expect("a session").to_owned();
         browser.session = format!("{}/session/{id}", browser.session);
@@ -61,13 +61,22 @@ impl Browser {
         answer["value"].clone()
     }
 
-    fn open(&self, url: &str) {
+    pub(crate) fn open(&self, url: &str) {
         self.post("/url", &json!({ "url": url }));
     }
 
     /// Runs a script in the page, and answers what it returns.
-    fn run(&self, script: &str) -> Value {
+    pub(crate) fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// What the console has said since it was last asked: errors, and what a policy
+    /// has kept the page from.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let log = self.post("/se/log", &json!({ "type": "browser" }));
+        let entries = log.as_array().expect("the log is a list");
+        let message = |entry: &Value| entry["message"].as_str().unwrap().to_owned();
+        entries.iter().map(message).collect()
     }
 
     /// The first element that a selector finds.
@@ -85,7 +94,7 @@ impl Browser {
         self.post(&path, &json!({ "text": text }));
     }
 
-    fn click(&self, selector: &str) {
+    pub(crate) fn click(&self, selector: &str) {
         let path = format!("/element/{}/click", self.element(selector));
         self.post(&path, &json!({}));
     }

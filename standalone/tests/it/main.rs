@@ -3,6 +3,7 @@
 
 mod browser;
 mod cors;
+mod docs;
 mod hostile;
 mod limits;
 mod links;

