@@ -6,7 +6,9 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize as _, Deserializer};
+use serde_json::Number;
 
 use super::{Code, Problem};
 
@@ -71,6 +73,28 @@ impl<S: Sync, const LIMIT: usize> FromRequest<S> for Form<LIMIT> {
     }
 }
 
+/// A whole number, or none for `null`. As JSON Schema has it, 7.0 is one, too, and that is
+/// how languages write it that know no other numbers.
+pub(super) fn whole<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    /// Above it, not every whole number has a floating one.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let Some(number) = Option::<Number>::deserialize(from)? else {
+        return Ok(None);
+    };
+    let is_exact = |value: &f64| value.fract() == 0.0 && (0.0..=EXACT).contains(value);
+    let whole = number
+        .as_u64()
+        .or_else(|| number.as_f64().filter(is_exact).map(|value| value as u64));
+    whole
+        .and_then(|value| T::try_from(value).ok())
+        .map(Some)
+        .ok_or_else(|| D::Error::custom(format!("{number} is no whole number in range")))
+}
+
 fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     headers
         .get(header::CONTENT_TYPE)
@@ -110,4 +134,22 @@ fn malformed(error: &serde_json::Error) -> Problem {
         Category::Io | Category::Syntax | Category::Eof => Code::JsonMalformed,
     };
     Problem::new(code, format!("The body: {error}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_taken_however_they_are_written() {
+        let read = |text: &str| whole::<_, u64>(&mut serde_json::Deserializer::from_str(text)).ok();
+        assert_eq!(read("7"), Some(Some(7)));
+        assert_eq!(read("7.0"), Some(Some(7)));
+        assert_eq!(read("2.5e3"), Some(Some(2_500)));
+        assert_eq!(read("18446744073709551615"), Some(Some(u64::MAX)));
+        assert_eq!(read("null"), Some(None));
+        for text in ["7.5", "-1", "-1.0", "1e300", "\"7\"", "true"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use waypost_domain::source::End;
 use waypost_domain::{Change, LongUrl, RedirectStatus, Slug, Timestamp};
 
 use super::auth::Creator;
-use super::body::Json;
+use super::body::{Json, whole};
 use super::idempotency::IdempotencyKey;
 use super::link::{Shown, change};
 use super::place::{Wanted, place};
@@ -57,12 +57,15 @@ pub(super) struct Request {
     valid_until: Change<String>,
     /// After how many seconds from now the link ends.
     #[schema(minimum = 1, example = json!(null))]
+    #[serde(default, deserialize_with = "whole")]
     ttl_seconds: Option<u64>,
     /// How often the link may be followed; then it is gone. Without it, there is no limit.
     #[schema(minimum = 1, maximum = 9007199254740991_u64, example = json!(null))]
+    #[serde(default, deserialize_with = "whole")]
     max_visits: Option<u64>,
     /// How visitors are sent on; 302 by default.
     #[schema(schema_with = redirect_status_schema)]
+    #[serde(default, deserialize_with = "whole")]
     redirect_status: Option<u32>,
     /// For the owner; at most 512 bytes.
     #[schema(max_length = 512, pattern = "^[^\\u0000]*$", example = "Spring sale")]

@@ -12,7 +12,7 @@ use waypost_domain::{
 };
 
 use super::auth::{Editor, Reader};
-use super::body::Json;
+use super::body::{Json, whole};
 use super::create::{
     check_max_visits, check_password, check_tags, check_title, check_validity, hash, now,
     redirect_status, redirect_status_schema, tags_schema, timestamp,
@@ -201,6 +201,7 @@ pub(super) struct Edit {
     )]
     long_url: Option<String>,
     #[schema(schema_with = redirect_status_schema)]
+    #[serde(default, deserialize_with = "whole")]
     redirect_status: Option<u32>,
     #[schema(value_type = Option<String>, format = DateTime, example = json!(null))]
     #[serde(default, deserialize_with = "change")]
@@ -210,7 +211,7 @@ pub(super) struct Edit {
     valid_until: Change<String>,
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9007199254740991_u64,
         example = json!(null))]
-    #[serde(default, deserialize_with = "change")]
+    #[serde(default, deserialize_with = "whole_change")]
     max_visits: Change<u64>,
     #[schema(value_type = Option<String>, max_length = 512, pattern = "^[^\\u0000]*$",
         example = "Summer sale")]
@@ -233,6 +234,10 @@ where
 {
     let value = Option::deserialize(from)?;
     Ok(value.map_or(Change::Clear, Change::Set))
+}
+
+fn whole_change<'de, D: Deserializer<'de>>(from: D) -> Result<Change<u64>, D::Error> {
+    Ok(whole(from)?.map_or(Change::Clear, Change::Set))
 }
 
 fn instant(field: &str, change: Change<String>) -> Result<Change<Timestamp>, Problem> {
