@@ -5,7 +5,9 @@
 //! number; those come in as arguments.
 
 pub mod base62;
+pub mod blocklist;
 pub mod click;
+pub mod destination;
 pub mod link;
 pub mod long_url;
 pub mod mint;

@@ -19,6 +19,10 @@ pub enum Error {
     UserInfo,
     #[error("the URL holds control characters or spaces around it")]
     ControlCharacter,
+    #[error("the URL's host is none that could be looked up")]
+    HostName,
+    #[error("the URL's port is 0")]
+    Port,
 }
 
 impl Error {
@@ -32,12 +36,23 @@ impl Error {
             Self::NoHost => "url_without_host",
             Self::UserInfo => "url_with_credentials",
             Self::ControlCharacter => "url_with_control_characters",
+            Self::HostName => "url_host_invalid",
+            Self::Port => "url_port_invalid",
         }
     }
 }
 
-/// An absolute http or https URL in the form of the WHATWG URL standard, hosts in
-/// punycode, at most 8 KiB, without user name and password.
+/// What can be followed. Nothing else is safe to send a browser to: `javascript:` and
+/// `data:` run in the page, others start programs.
+const SCHEMES: [&str; 2] = ["http", "https"];
+
+/// Bytes of a host's name (RFC 1035, without the dot at its end) and of each part of it.
+const MAX_HOST_LEN: usize = 253;
+const MAX_LABEL_LEN: usize = 63;
+
+/// An absolute http or https URL in the form of the WHATWG URL standard: the host in
+/// punycode and without a dot at its end, no port that is the scheme's own, `.` and `..`
+/// resolved, at most 8 KiB, without user name and password.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LongUrl(Box<str>);
 
@@ -45,7 +60,8 @@ impl LongUrl {
     /// Bytes, before and after it is brought into its canonical form.
     pub const MAX_LEN: usize = 8 * 1024;
 
-    /// Checks a text from outside and brings it into its canonical form.
+    /// Checks a text from outside and brings it into its canonical form. What it makes
+    /// is its own canonical form.
     ///
     /// # Errors
     /// Says which of the rules the text breaks.
@@ -53,28 +69,25 @@ impl LongUrl {
         if text.len() > Self::MAX_LEN {
             return Err(Error::TooLong);
         }
-        // A browser drops tabs and line breaks; what a person reads is then not
-        // what is visited, so they are refused instead.
-        let trimmed = text.trim_matches(|c: char| c.is_ascii_control() || c == ' ');
-        if trimmed.len() != text.len() || text.bytes().any(|b| b.is_ascii_control()) {
+        if text.starts_with(' ') || text.ends_with(' ') || text.chars().any(is_invisible) {
             return Err(Error::ControlCharacter);
         }
-        let url = Url::parse(text).map_err(|error| match error {
+        let mut url = Url::parse(text).map_err(|error| match error {
             url::ParseError::EmptyHost => Error::NoHost,
+            url::ParseError::InvalidPort => Error::Port,
             _ => Error::Malformed,
         })?;
-        if !matches!(url.scheme(), "http" | "https") {
+        if !SCHEMES.contains(&url.scheme()) {
             return Err(Error::Scheme);
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error::UserInfo);
         }
-        match url.host() {
-            None => return Err(Error::NoHost),
-            Some(Host::Domain(name)) if name.trim_matches('.').is_empty() => {
-                return Err(Error::NoHost);
-            }
-            Some(_) => {}
+        if url.port() == Some(0) {
+            return Err(Error::Port);
+        }
+        if let Some(name) = rooted_name(&url)? {
+            url.set_host(Some(&name)).map_err(|_| Error::HostName)?;
         }
         let canonical = String::from(url);
         if canonical.len() > Self::MAX_LEN {
@@ -123,8 +136,37 @@ impl fmt::Debug for LongUrl {
     }
 }
 
+/// Whether a character is not seen, or moves what is seen: a browser drops tabs and line
+/// breaks, and what a person reads is then not what is visited.
+fn is_invisible(character: char) -> bool {
+    let moves_text = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks_line = matches!(character, '\u{2028}' | '\u{2029}');
+    character.is_control() || moves_text || breaks_line
+}
+
+/// Checks the host's name, and answers it without the dot at its end if it has one: with
+/// the dot it is the same host, but not the same text.
+fn rooted_name(url: &Url) -> Result<Option<String>, Error> {
+    let name = match url.host() {
+        None => return Err(Error::NoHost),
+        Some(Host::Ipv4(_) | Host::Ipv6(_)) => return Ok(None),
+        Some(Host::Domain(name)) => name,
+    };
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    if bare.is_empty() {
+        return Err(Error::NoHost);
+    }
+    let is_label = |label: &str| (1..=MAX_LABEL_LEN).contains(&label.len());
+    if bare.len() > MAX_HOST_LEN || !bare.split('.').all(is_label) {
+        return Err(Error::HostName);
+    }
+    Ok((bare.len() < name.len()).then(|| bare.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -138,8 +180,141 @@ mod tests {
             canonical("https://bücher.example").as_deref(),
             Ok("https://xn--bcher-kva.example/")
         );
+        for (text, expected) in [
+            ("https://example.com.", "https://example.com/"),
+            ("https://example.com.:8443/a", "https://example.com:8443/a"),
+            (
+                "https://b\u{fc}cher.example./",
+                "https://xn--bcher-kva.example/",
+            ),
+            ("https://example.com:443", "https://example.com/"),
+            ("http://example.com:00080/", "http://example.com/"),
+            ("http://example.com:443/", "http://example.com:443/"),
+            ("http://example.com:/", "http://example.com/"),
+            (
+                "https://example.com/a/%2e%2E/b/%2e/c",
+                "https://example.com/b/c",
+            ),
+            ("https://example.com/a/.%2e/./b", "https://example.com/b"),
+            ("https://example.com/../../x", "https://example.com/x"),
+            ("https://example.com/a%2fb", "https://example.com/a%2fb"),
+            ("https://example.com#part", "https://example.com/#part"),
+            ("https://example.com/a?#", "https://example.com/a?#"),
+            ("http:\\\\example.com\\a", "http://example.com/a"),
+            ("https:///example.com/", "https://example.com/"),
+            ("https:example.com", "https://example.com/"),
+            ("http://example%2ecom/", "http://example.com/"),
+            ("http://example\u{3002}com/", "http://example.com/"),
+            ("http://\u{ff45}xample\u{ff0e}com/", "http://example.com/"),
+            ("http://exam\u{ad}ple.com/", "http://example.com/"),
+            ("http://0x7f.1/", "http://127.0.0.1/"),
+            ("http://127.0.0.1./", "http://127.0.0.1/"),
+            ("http://[0:0::0:1]/", "http://[::1]/"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Ok(expected), "{text}");
+        }
         let once = canonical("https://example.com/ä?q=ö#ü").unwrap();
         assert_eq!(canonical(&once).unwrap(), once);
+    }
+
+    /// Texts that look like URLs, and are put together out of what makes trouble.
+    fn texts() -> impl Strategy<Value = String> {
+        let pieces = prop::sample::select(vec![
+            "http:",
+            "https:",
+            "HTTP:",
+            "ftp:",
+            "//",
+            "/",
+            "\\",
+            "@",
+            ":",
+            "?",
+            "#",
+            ".",
+            "..",
+            "%2e",
+            "%2E",
+            "%00",
+            "%",
+            "%25",
+            "[",
+            "]",
+            "::1",
+            "%25eth0",
+            "0",
+            "80",
+            "443",
+            "0x7f",
+            "127.1",
+            "example",
+            "xn--",
+            "xn--bcher-kva",
+            "b\u{fc}cher",
+            "\u{3002}",
+            "\u{ff0e}",
+            "\u{ff0f}",
+            "\u{df}",
+            "\u{200d}",
+            "\u{ad}",
+            "\u{202e}",
+            "\u{85}",
+            "\t",
+            "\n",
+            "\0",
+            " ",
+            "a b",
+            "\u{1f4a9}",
+            "\u{300}",
+            "com",
+            "-",
+            "_",
+            "*",
+            "<",
+            "'",
+            "\"",
+            "|",
+            "^",
+        ]);
+        let joined = prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat());
+        let web = joined.clone().prop_map(|rest| format!("https://{rest}"));
+        prop_oneof![
+            joined,
+            web,
+            any::<String>(),
+            "https?://\\PC{0,20}/\\PC{0,20}"
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn a_canonical_url_is_its_own_canonical_form(text in texts()) {
+            if let Ok(url) = LongUrl::parse(&text) {
+                prop_assert_eq!(LongUrl::parse(url.as_str()), Ok(url.clone()));
+                // What caches and rows hold is taken as the same.
+                prop_assert_eq!(LongUrl::from_canonical(url.to_string()), Some(url.clone()));
+                let scheme = url.as_str().split_once("://").map(|(scheme, _)| scheme);
+                prop_assert!(SCHEMES.contains(&scheme.unwrap()));
+                let host = crate::destination::Place::of(url.as_str()).host;
+                let parsed = Url::parse(url.as_str()).unwrap();
+                prop_assert_eq!(parsed.host_str(), Some(host));
+                prop_assert!(!host.ends_with('.') && !url.as_str().contains('@')
+                    || parsed.username().is_empty());
+            }
+        }
+
+        #[test]
+        fn what_a_browser_would_drop_is_refused_wherever_it_stands(
+            text in texts(), at in any::<prop::sample::Index>(),
+            invisible in prop::sample::select(vec!['\t', '\n', '\r', '\0', '\x7f', '\u{85}', '\u{202e}']),
+        ) {
+            let mut characters: Vec<char> = text.chars().collect();
+            characters.insert(at.index(characters.len() + 1), invisible);
+            let text: String = characters.into_iter().collect();
+            prop_assert!(LongUrl::parse(&text).is_err());
+        }
     }
 
     #[test]
@@ -161,6 +336,69 @@ mod tests {
             refused(" https://example.com"),
             "url_with_control_characters"
         );
+        for text in [
+            "https://example.com/\u{202e}moc",
+            "https://example.com/\u{85}",
+            "https://example.com/a\r\nb",
+            "https://example.com ",
+            "https://example.com/\u{2028}",
+        ] {
+            assert_eq!(refused(text), "url_with_control_characters", "{text:?}");
+        }
+        for text in [
+            "https://@example.com/x:@y",
+            "https://a@b@example.com",
+            "https://:@example.com/",
+        ] {
+            let outcome = LongUrl::parse(text);
+            // An empty name is none.
+            assert!(
+                outcome.as_ref().map_or_else(
+                    |e| *e == Error::UserInfo,
+                    |url| url.as_str().starts_with("https://example.com/")
+                ),
+                "{text}: {outcome:?}"
+            );
+        }
+        for text in ["https://.", "https://./", "https:///", "https://?", "http:"] {
+            assert_eq!(refused(text), "url_without_host", "{text}");
+        }
+        let label = "a".repeat(64);
+        let name = format!("{}.com", vec!["a".repeat(49); 6].join("."));
+        for host in ["a..b", ".example.com", "example.com..", "..", &label, &name] {
+            assert_eq!(
+                refused(&format!("https://{host}/")),
+                "url_host_invalid",
+                "{host}"
+            );
+        }
+        let fits = format!("{}.com", ["a".repeat(49), "b".repeat(49)].join("."));
+        assert!(LongUrl::parse(&format!("https://{fits}/")).is_ok());
+        for text in [
+            "https://example.com:0/",
+            "http://[::1]:0",
+            "http://a.b:65536/",
+            "http://a.b:x",
+        ] {
+            assert_eq!(refused(text), "url_port_invalid", "{text}");
+        }
+        for text in [
+            "http://[fe80::1%25eth0]/",
+            "http://[fe80::1%eth0]/",
+            "http://[::1",
+            "http://1.2.3.4.5/",
+            "http://256.1.1.1/",
+            "http://0x100000000/",
+            "http://a%00b/",
+            "http://a b/",
+            "http://xn--a/",
+            "http://a%2fb/",
+            "//example.com/",
+            "/path",
+            "",
+        ] {
+            assert_eq!(refused(text), "url_malformed", "{text}");
+        }
         let long = format!("https://example.com/{}", "a".repeat(9 * 1024));
         assert_eq!(refused(&long), "url_too_long");
         // Grows beyond the limit only when it is percent-encoded.

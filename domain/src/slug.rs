@@ -176,43 +176,55 @@ const CHARACTERS: [bool; 256] = {
     table
 };
 
-/// First parts of paths that are the product's own, now or likely one day. None
-/// of them may become an alias.
-const RESERVED: [&str; 26] = [
-    "about",
-    "account",
-    "admin",
-    "api",
-    "app",
-    "assets",
-    "dashboard",
-    "docs",
-    "health",
-    "help",
-    "live",
-    "login",
-    "logout",
-    "metrics",
-    "openapi",
-    "privacy",
-    "qr",
-    "ready",
-    "settings",
-    "shorten",
-    "static",
-    "stats",
-    "status",
-    "support",
-    "terms",
-    "well-known",
+/// First parts of paths that are the product's own, now or likely one day, and words
+/// that would make a stranger's link look like the operator's. None of them may become
+/// an alias, and none is looked up. By length: a redirect compares its slug with the few
+/// words of the same length.
+const RESERVED: [&[&str]; 14] = [
+    &[],
+    &[],
+    &["qr"],
+    &["api", "app", "tos", "www"],
+    &[
+        "auth", "docs", "help", "jwks", "keys", "live", "null", "ping", "root", "user",
+    ],
+    &[
+        "about", "abuse", "admin", "debug", "error", "hooks", "legal", "links", "livez", "login",
+        "oauth", "pprof", "ready", "redoc", "setup", "stats", "terms", "token", "users",
+    ],
+    &[
+        "assets", "config", "export", "health", "import", "logout", "policy", "readyz", "robots",
+        "signin", "signup", "static", "status", "system", "upload", "verify",
+    ],
+    &[
+        "account", "favicon", "graphql", "healthz", "imprint", "metrics", "openapi", "preview",
+        "privacy", "shorten", "signout", "sitemap", "support", "swagger", "uploads", "version",
+        "webhook",
+    ],
+    &[
+        "accounts", "callback", "internal", "manifest", "password", "register", "security",
+        "sessions", "settings", "webhooks",
+    ],
+    &[
+        "dashboard",
+        "localhost",
+        "superuser",
+        "undefined",
+        "webmaster",
+    ],
+    &["hostmaster", "javascript", "postmaster", "well-known"],
+    &[],
+    &[],
+    &["administrator"],
 ];
 
 impl Slug {
     /// Whether the text, in whatever case, is a word that no alias may be.
     #[must_use]
     pub fn is_reserved(text: &str) -> bool {
-        // Lengths differ nearly always, so that this is 26 comparisons of a number.
-        RESERVED.iter().any(|word| word.eq_ignore_ascii_case(text))
+        RESERVED
+            .get(text.len())
+            .is_some_and(|words| words.iter().any(|word| word.eq_ignore_ascii_case(text)))
     }
 }
 
@@ -252,9 +264,29 @@ mod tests {
 
     #[test]
     fn reserved_words_are_found_in_any_case() {
-        assert!(RESERVED.iter().all(|word| Slug::is_reserved(word)));
-        assert!(Slug::is_reserved("API"));
-        assert!(!Slug::is_reserved("apis"));
+        for (length, words) in RESERVED.iter().enumerate() {
+            assert!(words.iter().all(|word| word.len() == length), "{words:?}");
+            assert!(words.iter().all(|word| Slug::is_reserved(word)));
+        }
+        for word in [
+            "API",
+            "Docs",
+            "ADMIN",
+            "login",
+            "Static",
+            "well-known",
+            "health",
+            "metrics",
+            "robots",
+            "favicon",
+            "openapi",
+        ] {
+            assert!(Slug::is_reserved(word), "{word}");
+        }
+        for word in ["apix", "ap", "", "my-docs"] {
+            assert!(!Slug::is_reserved(word), "{word}");
+        }
+        assert!(!Slug::is_reserved(&"a".repeat(100)));
     }
 
     #[test]

@@ -266,6 +266,14 @@ impl From<long_url::Error> for Problem {
                 Code::UrlWithControlCharacters,
                 "The URL holds control characters, or spaces around it; leave them out.",
             ),
+            long_url::Error::HostName => (
+                Code::UrlHostInvalid,
+                "The URL's host name has an empty part, or one that is too long to exist.",
+            ),
+            long_url::Error::Port => (
+                Code::UrlPortInvalid,
+                "The URL's port is no number from 1 to 65535.",
+            ),
         };
         Self::new(code, detail)
     }

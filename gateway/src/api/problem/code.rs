@@ -131,6 +131,25 @@ codes! {
     UrlWithControlCharacters = "url_with_control_characters", UNPROCESSABLE_ENTITY,
         "The URL holds control characters, or blanks around it.",
         "Leave them out, or write them as `%09` and the like.";
+    UrlHostInvalid = "url_host_invalid", UNPROCESSABLE_ENTITY,
+        "The URL's host name cannot exist: a part of it is empty, or it is too long.",
+        "Check the host: at most 253 bytes, each part between dots 1 to 63.";
+    UrlPortInvalid = "url_port_invalid", UNPROCESSABLE_ENTITY,
+        "The URL's port is 0 or no port at all.",
+        "Leave the port out, or use one from 1 to 65535.";
+    UrlOwnDomain = "url_own_domain", UNPROCESSABLE_ENTITY,
+        "The URL leads back to this service: visitors would go round in circles.",
+        "Use the URL that the short link itself leads to.";
+    UrlNotPublic = "url_not_public", UNPROCESSABLE_ENTITY,
+        "The URL's host is not on the public internet: visitors cannot reach it, or \
+         reach something of their own.",
+        "Use a public host name. The operator can allow private ones.";
+    UrlMixedScripts = "url_mixed_scripts", UNPROCESSABLE_ENTITY,
+        "The URL's host mixes alphabets, as hosts do that imitate others.",
+        "Check each letter of the host. The operator can allow such hosts.";
+    UrlBlocked = "url_blocked", UNPROCESSABLE_ENTITY,
+        "The operator has blocked the URL's host, or this part of it.",
+        "Use another destination, or ask the operator if you think this is a mistake.";
     AliasInvalid = "alias_invalid", UNPROCESSABLE_ENTITY,
         "The alias is too short, too long, or has characters that a slug cannot have.",
         "Use 3 to 64 characters of `0-9A-Za-z_-`, the first two without `_` and `-`.";
