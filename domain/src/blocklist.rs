@@ -85,6 +85,17 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Entries so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.fingerprints.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fingerprints.is_empty()
+    }
+
     /// The list.
     ///
     /// # Errors

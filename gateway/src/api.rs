@@ -48,6 +48,7 @@ use crate::lanes::{Lane, Lanes, Place};
 use crate::limits::Limits;
 use crate::lookup::Lookup;
 use crate::pages;
+use crate::protection::Protection;
 use crate::redirect::Redirects;
 
 /// What the handlers work with. Cheap to clone.
@@ -65,19 +66,25 @@ struct Inner {
     limits: Limits,
     lanes: Lanes,
     cors: cors::Allowed,
-    /// Without a slash at the end.
-    base_url: String,
-    /// Of links whose create says nothing of their end.
-    default_ttl: Option<Duration>,
+    rules: Rules,
 }
 
-/// What the operator bounds: how much the API is asked, by whom, and how long links live.
+/// What the operator has set for all links.
+#[derive(Debug)]
+pub struct Rules {
+    /// What short URLs begin with, without a slash at the end.
+    pub base_url: String,
+    pub protection: Protection,
+    /// Of links whose create says nothing of their end; `None`: they never end.
+    pub default_ttl: Option<Duration>,
+}
+
+/// What the operator bounds: how much the API is asked, and by whom.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     pub(crate) limits: Limits,
     pub(crate) lanes: Lanes,
     pub(crate) cors_origins: Vec<Origin>,
-    pub(crate) default_ttl: Option<Duration>,
 }
 
 impl Api {
@@ -88,7 +95,7 @@ impl Api {
         analytics: Vec<Transport>,
         sources: SourceKey,
         bounds: Bounds,
-        base_url: &str,
+        rules: Rules,
     ) -> Self {
         Self(Arc::new(Inner {
             redirects,
@@ -96,11 +103,10 @@ impl Api {
             auth,
             analytics,
             sources,
-            default_ttl: bounds.default_ttl,
             limits: bounds.limits,
             lanes: bounds.lanes,
             cors: cors::Allowed::new(bounds.cors_origins),
-            base_url: base_url.trim_end_matches('/').to_owned(),
+            rules,
         }))
     }
 
@@ -130,7 +136,7 @@ impl Api {
     }
 
     fn short_url(&self, slug: &waypost_domain::Slug) -> String {
-        format!("{}/{slug}", self.0.base_url)
+        format!("{}/{slug}", self.0.rules.base_url)
     }
 }
 

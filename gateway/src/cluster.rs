@@ -13,9 +13,10 @@ use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
 use waypost_runtime::{Error, Process, secrets};
 
-use crate::api::Auth;
+use crate::api::{Auth, Rules};
 use crate::clicks::{self, Clicks, KafkaLog, KafkaSettings};
 use crate::config::Config;
+use crate::protection::Protection;
 use crate::server::{self, Drain};
 use crate::{Parts, SharedCache};
 
@@ -72,6 +73,7 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
             secret: key(config, "visitor-key")?,
         }
     };
+    let base_url = config.public.base_url(config.listen)?;
     Ok(Parts {
         map,
         region: config.region.clone(),
@@ -85,9 +87,12 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         limits: config.public.limits.clone(),
         cors_origins: config.public.cors_origins.clone(),
         trusted_hops: config.public.trusted_hops(),
-        base_url: config.public.base_url(config.listen)?,
         elsewhere: config.public.elsewhere()?,
-        default_ttl: config.public.default_ttl,
+        rules: Rules {
+            protection: Protection::open(&config.public.protection, &base_url, process)?,
+            base_url,
+            default_ttl: config.public.default_ttl,
+        },
         l1_bytes: config.public.l1_mib << 20,
         shared_cache,
     })

@@ -10,6 +10,7 @@ use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds, se
 use crate::api::Origin;
 use crate::client::TrustedHops;
 use crate::limits::LimitOptions;
+use crate::protection::ProtectionOptions;
 use crate::redirect::Elsewhere;
 
 /// The gateway of a Waypost cluster: answers redirects and the API over HTTP.
@@ -193,6 +194,9 @@ pub struct PublicOptions {
     /// letters; none: countries are unknown
     #[arg(long, env = "WAYPOST_COUNTRY_HEADER", value_name = "NAME", value_parser = header_name)]
     pub country_header: Option<http::HeaderName>,
+
+    #[command(flatten)]
+    pub protection: ProtectionOptions,
 }
 
 /// A header's name, in lower case.

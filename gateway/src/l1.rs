@@ -11,6 +11,7 @@ use waypost_domain::{DomainId, SlugRef};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::freshness::Stamp;
+use crate::protection::Protection;
 use crate::target::Target;
 
 /// The average weight that the cache is laid out for; others fit as well.
@@ -87,10 +88,19 @@ impl Weighter<Key, Entry> for Bytes {
     }
 }
 
+/// How many links were judged, and how many of them lead nowhere.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) links: u64,
+    pub(crate) barred: u64,
+}
+
 /// Links by key. Holds no absences: probing unknown slugs must not push links out.
 #[derive(Debug)]
 pub struct L1 {
     cache: Cache<Key, Entry, Bytes>,
+    /// Judges what enters.
+    protection: Protection,
     /// Makes "compare versions, then write" one step per slug.
     writers: [Mutex<Recent>; STRIPES],
 }
@@ -135,10 +145,11 @@ fn hash(target: &Target) -> u64 {
 impl L1 {
     /// A cache of at most this many bytes; 0 keeps nothing.
     #[must_use]
-    pub fn new(bytes: u64) -> Self {
+    pub fn new(bytes: u64, protection: Protection) -> Self {
         let entries = usize::try_from(bytes / EXPECTED_ENTRY_BYTES).unwrap_or(usize::MAX);
         Self {
             cache: Cache::with_weighter(entries.max(1), bytes, Bytes),
+            protection,
             writers: std::array::from_fn(|_| Mutex::default()),
         }
     }
@@ -154,17 +165,45 @@ impl L1 {
 
     /// Keeps a link that has just been changed, as [`L1::put`] does.
     pub fn change(&self, target: Arc<Target>, stamp: Stamp) {
-        let mut recent = self.writer(&target);
-        recent.remember(Arc::clone(&target), Instant::now());
-        self.replace(&recent, target, stamp);
+        self.judged(&target.clone(), || {
+            let mut recent = self.writer(&target);
+            recent.remember(Arc::clone(&target), Instant::now());
+            self.replace(&recent, target, stamp)
+        });
     }
 
     /// Keeps a link unless a newer version is known, and answers the newest of
     /// the two. A reader that took long cannot put an old value back: the change
     /// that overtook it is in the cache, or remembered.
     pub fn put(&self, target: Arc<Target>, stamp: Stamp) -> Arc<Target> {
-        let recent = self.writer(&target);
-        self.replace(&recent, target, stamp)
+        self.judged(&target.clone(), || {
+            let recent = self.writer(&target);
+            self.replace(&recent, target, stamp)
+        })
+    }
+
+    /// Judges a link before others can see it, and once more what is answered, unless
+    /// it is certain that whoever judges all that is here has met it: the list may have
+    /// changed between, and what is only remembered is not met.
+    fn judged(&self, target: &Arc<Target>, keep: impl FnOnce() -> Arc<Target>) -> Arc<Target> {
+        let by = self.protection.judge(target);
+        let kept = keep();
+        if !Arc::ptr_eq(&kept, target) || !self.protection.still_holds(&by) {
+            self.protection.judge(&kept);
+        }
+        kept
+    }
+
+    /// Judges every link that is here by the list in force, with a lock held for no more
+    /// than one of them.
+    pub(crate) fn judge_all(&self) -> Judged {
+        let mut judged = Judged::default();
+        for (_, entry) in self.cache.iter() {
+            self.protection.judge(&entry.target);
+            judged.links += 1;
+            judged.barred += u64::from(entry.target.bar().is_some());
+        }
+        judged
     }
 
     fn writer(&self, target: &Target) -> MutexGuard<'_, Recent> {
@@ -226,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_takes_the_place_of_an_older_one_and_never_the_reverse() {
-        let l1 = L1::new(1 << 20);
+        let l1 = L1::new(1 << 20, Protection::none());
         let stamp = Freshness::of(ShardIndex(0)).stamp();
         let put = |slug, url, version| l1.put(Arc::new(target(slug, url, version)), stamp).version;
         put("abcdefgh", "https://example.com/1", 1);
@@ -246,7 +285,7 @@ mod tests {
     #[test]
     fn an_old_version_does_not_come_back_when_the_cache_has_let_go_of_the_change() {
         // Keeps nothing: whatever is put is let go at once.
-        let l1 = L1::new(0);
+        let l1 = L1::new(0, Protection::none());
         let stamp = Freshness::of(ShardIndex(0)).stamp();
         let at = |slug, version| Arc::new(target(slug, "https://example.com/", version));
         l1.change(at("abcdefgh", 2), stamp);
@@ -272,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_is_held_stays_within_the_bytes_that_it_may_take() {
-        let l1 = L1::new(1 << 16);
+        let l1 = L1::new(1 << 16, Protection::none());
         let stamp = Freshness::of(ShardIndex(0)).stamp();
         for n in 0..10_000 {
             let target = target(&format!("ab{n:06}"), "https://example.com/page", 1);
@@ -280,7 +319,7 @@ mod tests {
         }
         assert!(l1.weight() <= 1 << 16);
         assert!((100..1_000).contains(&l1.len()), "{} held", l1.len());
-        let none = L1::new(0);
+        let none = L1::new(0, Protection::none());
         none.put(
             Arc::new(target("abcdefgh", "https://example.com/", 1)),
             stamp,

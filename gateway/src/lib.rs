@@ -25,6 +25,7 @@ pub mod lookup;
 pub mod metrics;
 mod pages;
 mod passwords;
+pub mod protection;
 pub mod redirect;
 #[cfg(feature = "cluster")]
 mod redis_tier;
@@ -40,7 +41,6 @@ mod watch;
 mod workers;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ use waypost_proto::transport::Transport;
 use waypost_runtime::redis::Redis;
 use waypost_runtime::{Error, Process};
 
-use crate::api::{Api, Auth, Bounds, Origin};
+use crate::api::{Api, Auth, Bounds, Origin, Rules};
 use crate::attempts::Attempts;
 use crate::clicks::{Clicks, Flushed};
 use crate::client::TrustedHops;
@@ -98,11 +98,9 @@ pub struct Parts {
     pub limits: LimitOptions,
     /// Whose pages may use the API.
     pub cors_origins: Vec<Origin>,
-    pub base_url: String,
     /// Where visitors are sent who ask for none of the links.
     pub elsewhere: Elsewhere,
-    /// Of links whose create says nothing of their end; `None`: they never end.
-    pub default_ttl: Option<Duration>,
+    pub rules: Rules,
     pub l1_bytes: u64,
     pub shared_cache: SharedCache,
 }
@@ -135,7 +133,7 @@ pub async fn run(
         &parts.link_keys,
         metrics.clone(),
     );
-    let l1 = Arc::new(L1::new(parts.l1_bytes));
+    let l1 = Arc::new(L1::new(parts.l1_bytes, parts.rules.protection.clone()));
     let freshness: Arc<[Freshness]> = (0..shards.peers().len())
         .map(|index| Freshness::of(ShardIndex(index as u16)))
         .collect();
@@ -153,6 +151,11 @@ pub async fn run(
         ));
     }
     let visits = Visits::start(shards.clone(), metrics.clone(), serving.clone());
+    tokio::spawn(protection::follow(
+        parts.rules.protection.clone(),
+        Arc::clone(&l1),
+        serving.clone(),
+    ));
     let keys = Keys::start(parts.keygens, routes, homes, metrics.clone(), serving);
     let limits = Limits::new(&parts.limits, metrics.clone());
     #[cfg(feature = "cluster")]
@@ -200,7 +203,6 @@ pub async fn run(
         limits,
         lanes: Lanes::new(metrics.clone()),
         cors_origins: parts.cors_origins,
-        default_ttl: parts.default_ttl,
     };
     let api = Api::new(
         redirects.clone(),
@@ -209,7 +211,7 @@ pub async fn run(
         parts.analytics,
         parts.source_key,
         bounds,
-        &parts.base_url,
+        parts.rules,
     );
     let router = api.router();
 

@@ -3,10 +3,14 @@
 //! A gateway holds millions of these. Texts stand in one allocation without gaps, and
 //! what a link does not have takes no room.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use http::HeaderValue;
 use waypost_domain::{
     Conditions, DomainId, Link, LinkId, RedirectStatus, SlugRef, State, Timestamp, Verdict, Version,
 };
+
+use crate::protection::{Bar, unless_barred};
 
 /// A link as the redirect path sees it.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Target {
     pub forward_query: bool,
     has_password: bool,
     has_visit_limit: bool,
+    /// A [`Bar`], or 0. Changes in place when the blocklist does.
+    bar: AtomicU8,
 }
 
 #[derive(Debug)]
@@ -64,7 +70,23 @@ impl Target {
 
     #[must_use]
     pub fn verdict(&self, now: Timestamp) -> Verdict {
-        self.conditions().verdict(now)
+        unless_barred(self.conditions().verdict(now), self.bar())
+    }
+
+    /// Why the link leads nowhere whatever it says itself.
+    #[must_use]
+    pub(crate) fn bar(&self) -> Option<Bar> {
+        match self.bar.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(Bar::Blocklist),
+            _ => Some(Bar::OwnDomain),
+        }
+    }
+
+    /// Ordered before a look at whether the list that the bar is of still holds.
+    pub(crate) fn set_bar(&self, bar: Option<Bar>) {
+        let bar = bar.map_or(0, |bar| bar as u8);
+        self.bar.store(bar, Ordering::SeqCst);
     }
 
     fn conditions(&self) -> Conditions {
@@ -121,6 +143,7 @@ impl From<&Link> for Target {
             forward_query: link.forward_query,
             has_password: link.password_hash.is_some(),
             has_visit_limit: link.max_visits.is_some(),
+            bar: AtomicU8::new(0),
         }
     }
 }

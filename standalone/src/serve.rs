@@ -13,8 +13,9 @@ use waypost_domain::mint::Mint;
 use waypost_domain::shard_map::{Shard, ShardMap};
 use waypost_domain::signature::{KeyRing, parse_hex};
 use waypost_domain::source::SourceKey;
-use waypost_gateway::api::Auth;
+use waypost_gateway::api::{Auth, Rules};
 use waypost_gateway::clicks::{self, ClickLog, Clicks, Payload, PublishError};
+use waypost_gateway::protection::Protection;
 use waypost_gateway::server::{self, Drain};
 use waypost_gateway::{Parts, SharedCache};
 use waypost_proto::analytics::analytics_service_server::AnalyticsServiceServer;
@@ -47,7 +48,7 @@ pub(crate) async fn serve(config: Config, process: Process) -> Result<(), Error>
     let stopped = CancellationToken::new();
     let _stopped_last = stopped.clone().drop_guard();
     let parts = parts(&config, &secrets, &process, &stopped).await?;
-    announce(&config, &parts.base_url);
+    announce(&config, &parts.rules.base_url);
     let drain = Drain {
         lame_duck: LAME_DUCK,
         idle_close: IDLE_CLOSE,
@@ -115,6 +116,7 @@ async fn parts(
     let log = CountedHere(analytics.clone());
     let clicks = Clicks::start(&settings, log, &process.registry)
         .map_err(|error| Error::failed("open the spool of clicks", error))?;
+    let base_url = config.public.base_url(config.listen)?;
     Ok(Parts {
         map,
         region: REGION.to_owned(),
@@ -128,9 +130,12 @@ async fn parts(
         limits: config.public.limits.clone(),
         cors_origins: config.public.cors_origins.clone(),
         trusted_hops: config.public.trusted_hops(),
-        base_url: config.public.base_url(config.listen)?,
         elsewhere: config.public.elsewhere()?,
-        default_ttl: config.public.default_ttl,
+        rules: Rules {
+            protection: Protection::open(&config.public.protection, &base_url, process)?,
+            base_url,
+            default_ttl: config.public.default_ttl,
+        },
         l1_bytes: config.public.l1_mib << 20,
         shared_cache: SharedCache::None,
     })

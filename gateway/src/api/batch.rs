@@ -132,7 +132,7 @@ async fn try_one(
     let now = now();
     place(
         api,
-        request.check(tenant, now, api.0.default_ttl)?,
+        request.check(tenant, now, api.0.rules.default_ttl)?,
         key,
         now,
     )

@@ -171,7 +171,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let _place = api.enter(Lane::Single)?;
     let now = now();
-    let wanted = request.check(tenant, now, api.0.default_ttl)?;
+    let wanted = request.check(tenant, now, api.0.rules.default_ttl)?;
     let placed = place(&api, wanted, key.alone(), now).await?;
     let shown = Shown::new(&api, &placed.link);
     let mut response = (placed.status(), axum::Json(&shown)).into_response();
@@ -205,7 +205,7 @@ impl Request {
         Ok(Wanted {
             tenant,
             long_url: LongUrl::parse(&self.long_url)?,
-            alias: self.alias.as_deref().map(alias).transpose()?,
+            alias: self.alias.as_deref().map(Slug::parse).transpose()?,
             max_visits: self.max_visits,
             redirect_status: self
                 .redirect_status
@@ -254,17 +254,6 @@ pub(super) async fn hash(api: &Api, password: String) -> Result<String, Problem>
 /// shard's clock.
 pub(super) fn now() -> Timestamp {
     Timestamp::from(std::time::SystemTime::now())
-}
-
-fn alias(text: &str) -> Result<Slug, Problem> {
-    let slug = Slug::parse(text)?;
-    if Slug::is_reserved(text) {
-        return Err(Problem::new(
-            Code::AliasReserved,
-            "This word is reserved. Choose another alias.",
-        ));
-    }
-    Ok(slug)
 }
 
 pub(super) fn redirect_status(code: u32) -> Result<RedirectStatus, Problem> {

@@ -20,6 +20,7 @@ use super::create::{
 use super::etag::{IfNoneMatch, is_known};
 use super::{Api, Code, Problem, auth, body, problem};
 use crate::lanes::Lane;
+use crate::protection::Bar;
 use crate::shards::{By, Resolved, Written};
 
 /// A link as the API shows it.
@@ -39,6 +40,10 @@ pub(super) struct Shown {
     redirect_status: u16,
     #[schema(schema_with = state_schema)]
     state: &'static str,
+    /// Why visitors are answered 451: `operator`, who took the link down, `blocklist`,
+    /// which has its destination, or `ownDomain`, where the link would lead back to.
+    #[schema(required, value_type = Option<String>, example = json!(null))]
+    blocked_by: Option<&'static str>,
     /// Grows with every change, and is what `ETag` names.
     #[schema(example = 4294967297_u64)]
     version: u64,
@@ -121,6 +126,7 @@ impl Shown {
             long_url: link.long_url.to_string(),
             redirect_status: link.redirect_status.code(),
             state: link.state.name(),
+            blocked_by: blocked_by(api, link),
             version: link.version.get(),
             created_at: text(link.created_at),
             updated_at: text(link.updated_at),
@@ -144,6 +150,17 @@ impl Shown {
         response.headers_mut().insert(header::ETAG, etag);
         response
     }
+}
+
+fn blocked_by(api: &Api, link: &Link) -> Option<&'static str> {
+    if link.state == LinkState::Blocked {
+        return Some("operator");
+    }
+    api.0
+        .rules
+        .protection
+        .bar(link.long_url.as_str())
+        .map(Bar::name)
 }
 
 /// Read a link.
@@ -316,6 +333,9 @@ pub(super) async fn edit(
     let if_version = if_match(&headers)?;
     let key = key(&slug)?;
     let (mut patch, password) = edit.check()?;
+    if let Some(long_url) = &patch.long_url {
+        api.0.rules.protection.check(long_url)?;
+    }
     patch.password_hash = match password {
         Change::Keep => Change::Keep,
         Change::Clear => Change::Clear,

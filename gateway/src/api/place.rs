@@ -119,6 +119,11 @@ pub(super) async fn place(
     key: Option<ItemKey<'_>>,
     now: Timestamp,
 ) -> Result<Placed, Problem> {
+    api.0.rules.protection.check(&wanted.long_url)?;
+    let is_reserved = |alias: &Slug| api.0.rules.protection.is_reserved(alias);
+    if wanted.alias.as_ref().is_some_and(is_reserved) {
+        return Err(Problem::alias_reserved());
+    }
     let keyed = key.map(|key| key.source(&api.0.sources, &wanted.asked()));
     let found = wanted
         .find_if_exists
@@ -271,7 +276,13 @@ async fn minted(
 }
 
 async fn take_key(api: &Api) -> Result<Slug, Problem> {
-    api.0.keys.take().await.ok_or_else(Problem::no_keys)
+    loop {
+        let slug = api.0.keys.take().await.ok_or_else(Problem::no_keys)?;
+        // One in 10^12 is a word that is never looked up.
+        if !Slug::is_reserved(slug.as_str()) {
+            return Ok(slug);
+        }
+    }
 }
 
 impl Placed {

@@ -112,7 +112,7 @@ async fn preview_of(
         }
     };
     let now = redirects.lookup.shard_time(&key, Instant::now());
-    match link.conditions().verdict(now) {
+    match api.0.rules.protection.verdict(&link, now) {
         Verdict::Redirect | Verdict::Password => {
             let used_up = link.max_visits.is_some()
                 && matches!(

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::Full;
 use serde::Serialize;
+use waypost_domain::destination::{Purpose, Refusal};
 use waypost_domain::{long_url, slug};
 
 pub use code::Code;
@@ -18,6 +19,7 @@ pub(crate) use documented::{problems, responses};
 
 use super::preview;
 use crate::limits::Exceeded;
+use crate::protection::Refused;
 use crate::shards;
 
 /// What a client is told when something is wrong.
@@ -150,6 +152,13 @@ impl Problem {
         .retry_after(1)
     }
 
+    pub(crate) fn alias_reserved() -> Self {
+        Self::new(
+            Code::AliasReserved,
+            "This word is reserved. Choose another alias.",
+        )
+    }
+
     pub(crate) fn alias_taken() -> Self {
         Self::new(
             Code::AliasTaken,
@@ -243,6 +252,12 @@ pub(super) const OF_URLS: &[Code] = &[
     Code::UrlWithoutHost,
     Code::UrlWithCredentials,
     Code::UrlWithControlCharacters,
+    Code::UrlHostInvalid,
+    Code::UrlPortInvalid,
+    Code::UrlOwnDomain,
+    Code::UrlNotPublic,
+    Code::UrlMixedScripts,
+    Code::UrlBlocked,
 ];
 
 impl From<long_url::Error> for Problem {
@@ -276,6 +291,59 @@ impl From<long_url::Error> for Problem {
             ),
         };
         Self::new(code, detail)
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let (code, detail) = match refused {
+            Refused::Rule(Refusal::OwnDomain) => (
+                Code::UrlOwnDomain,
+                "The URL leads back to this service. Use the URL that the short link leads to.",
+            ),
+            Refused::Rule(Refusal::Address(purpose)) => (Code::UrlNotPublic, not_public(purpose)),
+            Refused::Rule(Refusal::LocalName) => (
+                Code::UrlNotPublic,
+                "The URL's host name is only known on a machine or in a network of its own. \
+                 Use a public one.",
+            ),
+            Refused::Rule(Refusal::MixedScripts) => (
+                Code::UrlMixedScripts,
+                "The URL's host mixes alphabets, as hosts do that imitate others. Check each \
+                 letter of it.",
+            ),
+            Refused::Blocked => (
+                Code::UrlBlocked,
+                "The operator of this service has blocked the URL's host, or this part of it. \
+                 Use another destination.",
+            ),
+        };
+        Self::new(code, detail)
+    }
+}
+
+fn not_public(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Loopback => {
+            "The URL's address is each visitor's own machine. Use a public host name."
+        }
+        Purpose::Private => "The URL's address is in a private network. Use a public host name.",
+        Purpose::LinkLocal => {
+            "The URL's address holds on a single network link. Use a public host name."
+        }
+        Purpose::Shared => {
+            "The URL's address is in a provider's own network. Use a public host name."
+        }
+        Purpose::Metadata => {
+            "The URL's address is the one of a cloud's metadata service. Use a public host name."
+        }
+        Purpose::Unspecified => "The URL's address is none. Use a public host name.",
+        Purpose::Multicast => {
+            "The URL's address is that of a group, not of a site. Use a public host name."
+        }
+        Purpose::Reserved => {
+            "The URL's address is reserved, and no site is there. Use a public host name."
+        }
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) async fn shorten(
         alias: None,
         redirect_status: RedirectStatus::Found,
         valid_since: None,
-        end: default_end(api.0.default_ttl),
+        end: default_end(api.0.rules.default_ttl),
         title: None,
         tags: Vec::new(),
         max_visits: None,

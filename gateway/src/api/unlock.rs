@@ -136,7 +136,8 @@ impl Request<'_> {
             }
         };
         let now = redirects.lookup.shard_time(&key, Instant::now());
-        match (link.conditions().verdict(now), &link.password_hash) {
+        let verdict = self.api.0.rules.protection.verdict(&link, now);
+        match (verdict, &link.password_hash) {
             (Verdict::Password, Some(hash)) => {
                 let hash = hash.clone();
                 self.check(&link, password, hash, now).await

@@ -108,14 +108,37 @@ impl Drop for Browser {
     }
 }
 
+/// A server, and another one that its links may lead to, so that the browser needs no
+/// network.
+struct Pair {
+    waypost: Waypost,
+    elsewhere: Waypost,
+    data: [tempfile::TempDir; 2],
+}
+
+impl Pair {
+    fn start() -> Self {
+        let data = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let options = [("WAYPOST_ALLOW_PRIVATE_DESTINATIONS", "true")];
+        Self {
+            waypost: Waypost::start_with(data[0].path(), &options),
+            elsewhere: Waypost::start(data[1].path()),
+            data,
+        }
+    }
+
+    fn token(&self) -> String {
+        token(self.data[0].path())
+    }
+}
+
 #[test]
 fn a_person_shortens_a_url_in_a_browser_and_follows_it() {
-    let data = tempfile::tempdir().unwrap();
-    let waypost = Waypost::start(data.path());
+    let pair = Pair::start();
+    let (waypost, elsewhere) = (&pair.waypost, &pair.elsewhere);
     let browser = Browser::start();
     browser.open(&format!("{}/", waypost.url));
-    // A page of this server, so that the browser needs no network.
-    browser.type_into("#url", &format!("{}/robots.txt", waypost.url));
+    browser.type_into("#url", &format!("{}/robots.txt", elsewhere.url));
     browser.click("#shorten");
     let shown = || browser.run("return document.getElementById('short')?.href ?? null");
     wait_until("the short URL is shown", || shown().is_string());
@@ -123,7 +146,7 @@ fn a_person_shortens_a_url_in_a_browser_and_follows_it() {
     assert!(short.starts_with(&waypost.url), "{short}");
     browser.click("#short");
     wait_until("the browser is sent on", || {
-        browser.run("return location.pathname") == "/robots.txt"
+        browser.run("return location.href") == format!("{}/robots.txt", elsewhere.url)
     });
 }
 
@@ -147,15 +170,13 @@ fn a_refused_url_is_explained_on_the_page() {
 
 #[test]
 fn a_person_types_a_password_on_a_phone_wrong_and_then_right() {
-    let data = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let waypost = Waypost::start(data[0].path());
-    // Of another origin, as destinations are: a browser holds that against the form's
-    // policy, also where the form's answer redirects.
-    let elsewhere = Waypost::start(data[1].path());
+    // Elsewhere is of another origin, as destinations are: a browser holds that against
+    // the form's policy, also where the form's answer redirects.
+    let pair = Pair::start();
+    let (waypost, elsewhere) = (&pair.waypost, &pair.elsewhere);
     let link = json!({ "longUrl": format!("{}/robots.txt", elsewhere.url), "alias": "locked",
                        "password": "open sesame", "forwardQuery": true });
-    let token = token(data[0].path());
-    let created = waypost.send("POST", "/api/v1/links", &token, &link);
+    let created = waypost.send("POST", "/api/v1/links", &pair.token(), &link);
     assert_eq!(created.status(), 201);
 
     let browser = Browser::start();
@@ -190,12 +211,12 @@ fn a_person_types_a_password_on_a_phone_wrong_and_then_right() {
 
 #[test]
 fn a_person_looks_where_a_link_leads_and_goes_on() {
-    let data = tempfile::tempdir().unwrap();
-    let waypost = Waypost::start(data.path());
+    let pair = Pair::start();
+    let (waypost, elsewhere) = (&pair.waypost, &pair.elsewhere);
     let title = "<img src=x onerror=document.title='run'>\"'";
-    let link = json!({ "longUrl": format!("{}/robots.txt?a='\"<b>", waypost.url), "alias": "shown",
+    let link = json!({ "longUrl": format!("{}/robots.txt?a='\"<b>", elsewhere.url), "alias": "shown",
                        "title": title });
-    let created = waypost.send("POST", "/api/v1/links", &token(data.path()), &link);
+    let created = waypost.send("POST", "/api/v1/links", &pair.token(), &link);
     let created: Value = created.json().unwrap();
 
     let browser = Browser::start();

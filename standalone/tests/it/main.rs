@@ -11,6 +11,7 @@ mod links;
 mod lists;
 mod options;
 mod process;
+mod protection;
 mod public_port;
 mod repeats;
 mod serving;

@@ -93,6 +93,12 @@ impl Waypost {
         self.http.get(format!("{}{path}", self.url)).send().unwrap()
     }
 
+    /// What the admin port says of the process.
+    pub(crate) fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self._ports[1].address());
+        self.http.get(url).send().unwrap().text().unwrap()
+    }
+
     pub(crate) fn follow(&self, slug: &str) -> (u16, String) {
         let answer = self.get(&format!("/{slug}"));
         let location = answer.headers().get("location");

@@ -11,6 +11,7 @@ mod limits;
 mod links;
 mod lists;
 mod outages;
+mod protection;
 mod repeats;
 mod replicas;
 mod restarts;
