@@ -1,6 +1,6 @@
 //! The API: everything on the public port but the slugs themselves.
 
-mod auth;
+pub mod auth;
 mod batch;
 mod body;
 mod charge;
@@ -117,6 +117,10 @@ impl Api {
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::method_not_allowed)
             .layer(Extension(document(openapi)))
+            .layer(middleware::from_fn_with_state(
+                self.clone(),
+                auth::refuse_tokens_in_queries,
+            ))
             .layer(middleware::from_fn_with_state(
                 self.0.cors.clone(),
                 cors::cors,

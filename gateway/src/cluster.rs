@@ -13,15 +13,12 @@ use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
 use waypost_runtime::{Error, Process, secrets};
 
-use crate::api::{Auth, Rules};
+use crate::api::{Auth, Rules, auth};
 use crate::clicks::{self, Clicks, KafkaLog, KafkaSettings};
 use crate::config::Config;
 use crate::protection::Protection;
 use crate::server::{self, Drain};
 use crate::{Parts, SharedCache};
-
-/// The tenant that anonymous requests act for, where they are allowed.
-const ANONYMOUS_TENANT: &str = "default";
 
 /// How long idle connections are kept once the end was asked for.
 const IDLE_CLOSE: Duration = Duration::from_secs(10);
@@ -51,9 +48,17 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
     })?;
     let link_keys = KeyRing::parse(&secret("link-mac")?)
         .map_err(|problem| secrets::malformed("link-mac", &problem))?;
-    let anonymous = config.anonymous.then(|| ANONYMOUS_TENANT.to_owned());
-    let auth = Auth::hs256(&secret("jwt-hs256")?, anonymous)
-        .map_err(|problem| secrets::malformed("jwt-hs256", problem))?;
+    let optional = |name| secrets::read_if_there(&config.secrets_dir, name);
+    let token_secrets = auth::Secrets {
+        jwt_hs256: optional("jwt-hs256")?,
+        api_key_mac: optional("api-key-mac")?,
+    };
+    let auth = Auth::new(
+        &token_secrets,
+        &config.auth,
+        config.anonymous,
+        &process.watcher,
+    )?;
     let map = read_map(config)?;
     let shard_nodes = map
         .shards()

@@ -38,7 +38,12 @@ pub struct Config {
     #[command(flatten)]
     pub public: PublicOptions,
 
-    /// Folder with one file per secret: service-token, jwt-hs256, link-mac, source-key, visitor-key
+    #[command(flatten)]
+    pub auth: AuthOptions,
+
+    /// Folder with one file per secret: service-token, link-mac, source-key,
+    /// visitor-key, and for tokens of the API api-key-mac and jwt-hs256, as far as there
+    /// are such tokens
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
     pub secrets_dir: PathBuf,
 
@@ -197,6 +202,29 @@ pub struct PublicOptions {
 
     #[command(flatten)]
     pub protection: ProtectionOptions,
+}
+
+/// The options of the API's tokens, which the all-in-one binary has as well.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct AuthOptions {
+    /// JWK set with the public keys (Ed25519, P-256, P-384, RSA) of those whose JWTs are
+    /// believed; read again when it changes; none: only JWTs signed with the secret
+    /// jwt-hs256
+    #[arg(long, env = "WAYPOST_JWKS", value_name = "FILE")]
+    pub jwks: Option<PathBuf>,
+
+    /// What a JWT must have as its iss; none: anything
+    #[arg(long, env = "WAYPOST_JWT_ISSUER", value_name = "NAME")]
+    pub jwt_issuer: Option<String>,
+
+    /// What a JWT must have in its aud; none: anything
+    #[arg(long, env = "WAYPOST_JWT_AUDIENCE", value_name = "NAME")]
+    pub jwt_audience: Option<String>,
+
+    /// List of revoked API keys by their ids, and of JWTs by their jti, one a line; read
+    /// again when it changes
+    #[arg(long, env = "WAYPOST_REVOKED_KEYS", value_name = "FILE")]
+    pub revoked_keys: Option<PathBuf>,
 }
 
 /// A header's name, in lower case.

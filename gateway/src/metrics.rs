@@ -48,6 +48,7 @@ pub struct Metrics {
     redis_puts: IntCounterVec,
     redis_breakers_open: IntGauge,
     redis_breakers_opened: IntCounter,
+    tokens_refused: IntCounterVec,
     keys: IntGauge,
     lease_failures: IntCounter,
     key_conflicts: IntCounter,
@@ -180,6 +181,12 @@ impl Metrics {
                 "waypost_redis_breakers_opened_total",
                 "Times that a range of slots began to be left alone",
             )?,
+            // reason: the codes of the API that begin with token_, and scope_missing.
+            tokens_refused: counters(
+                "waypost_tokens_refused_total",
+                "Requests to the API that were refused because of their token",
+                &["reason"],
+            )?,
             keys: IntGauge::new("waypost_keys_in_stock", "Minted slugs in stock")?,
             lease_failures: IntCounter::new(
                 "waypost_key_lease_failures_total",
@@ -236,6 +243,7 @@ impl Metrics {
         registry.register(Box::new(metrics.redis_puts.clone()))?;
         registry.register(Box::new(metrics.redis_breakers_open.clone()))?;
         registry.register(Box::new(metrics.redis_breakers_opened.clone()))?;
+        registry.register(Box::new(metrics.tokens_refused.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.lease_failures.clone()))?;
         registry.register(Box::new(metrics.key_conflicts.clone()))?;
@@ -348,6 +356,10 @@ impl Metrics {
         } else {
             self.redis_breakers_open.dec();
         }
+    }
+
+    pub(crate) fn token_refused(&self, reason: &str) {
+        self.tokens_refused.with_label_values(&[reason]).inc();
     }
 
     pub(crate) fn keys_in_stock(&self, count: usize) {

@@ -22,6 +22,17 @@ pub fn read(folder: &Path, name: &str) -> Result<String, Invalid> {
     })
 }
 
+/// Reads a secret that there need not be.
+///
+/// # Errors
+/// As [`read`], if there is a file.
+pub fn read_if_there(folder: &Path, name: &str) -> Result<Option<String>, Invalid> {
+    match folder.join(name).try_exists() {
+        Ok(false) => Ok(None),
+        _ => read(folder, name).map(Some),
+    }
+}
+
 /// Reads a secret of a certain shape.
 ///
 /// # Errors

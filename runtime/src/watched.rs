@@ -11,6 +11,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -284,7 +285,12 @@ impl<P> Eye<P> {
         }
         // Not to be read may pass without a change of the file: it is tried again.
         self.taken = if read.is_ok() { now } else { Vec::new() };
-        match read.and_then(|contents| (self.parse)(&contents)) {
+        // A parser that gives up must not end the watch.
+        let parse = |contents: Vec<Content>| {
+            let parsed = catch_unwind(AssertUnwindSafe(|| (self.parse)(&contents)));
+            parsed.unwrap_or_else(|_| Err("the parser panicked".to_owned()))
+        };
+        match read.and_then(parse) {
             Ok(value) => {
                 self.trouble = None;
                 self.metrics.taken(self.source.name);

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use waypost_gateway::config::PublicOptions;
+use waypost_gateway::config::{AuthOptions, PublicOptions};
 use waypost_runtime::Error;
 use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
 
-use crate::secrets::Secrets;
+use crate::keys::Keys;
 
 /// A URL shortener in one process. Without a command it serves.
 #[derive(Debug, Clone, clap::Parser)]
@@ -62,6 +62,9 @@ pub(crate) struct Config {
     pub(crate) purge_after: Duration,
 
     #[command(flatten)]
+    pub(crate) auth: AuthOptions,
+
+    #[command(flatten)]
     pub(crate) process: ProcessOptions,
 
     #[command(subcommand)]
@@ -71,19 +74,8 @@ pub(crate) struct Config {
 /// What else the binary can do.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Print a token for the API: Authorization: Bearer <token>
-    Token {
-        /// What it allows, separated by spaces
-        #[arg(
-            long,
-            default_value = "links:write links:read stats:read links:takedown"
-        )]
-        scope: String,
-
-        /// Days until it expires
-        #[arg(long, default_value = "365", value_parser = clap::value_parser!(u32).range(1..=3650))]
-        days: u32,
-    },
+    /// Make, list and revoke API keys
+    Keys(Keys),
 }
 
 impl Options for Config {
@@ -96,11 +88,8 @@ impl Options for Config {
     }
 
     fn run_instead(&self) -> Option<Result<(), Error>> {
-        let Command::Token { scope, days } = self.command.as_ref()?;
-        let printed = Secrets::open(&self.data_dir)
-            .and_then(|secrets| secrets.token(scope, *days))
-            .map(|token| println!("{token}"));
-        Some(printed)
+        let Command::Keys(keys) = self.command.as_ref()?;
+        Some(keys.run(&self.data_dir, self.auth.revoked_keys.as_deref()))
     }
 
     fn check(&self) -> Result<(), Invalid> {

@@ -2,6 +2,7 @@
 //! the cluster, on SQLite and without Redis and Kafka.
 
 mod config;
+mod keys;
 mod secrets;
 mod serve;
 

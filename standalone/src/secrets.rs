@@ -4,13 +4,13 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::{Error, secrets};
 
-/// The one tenant of an instance: who has its token may change every link.
+use crate::keys::{self, Registry, Revocations};
+
+/// The tenant of a key that names no other.
 pub(crate) const TENANT: &str = "default";
 
 /// The folder of the secrets. Losing `link-mac` makes every stored link invalid,
@@ -18,14 +18,6 @@ pub(crate) const TENANT: &str = "default";
 #[derive(Debug)]
 pub(crate) struct Secrets {
     folder: PathBuf,
-}
-
-#[derive(Serialize)]
-struct Claims<'a> {
-    sub: &'a str,
-    tenant: &'a str,
-    scope: &'a str,
-    exp: u64,
 }
 
 impl Secrets {
@@ -39,6 +31,10 @@ impl Secrets {
             option: "--data-dir",
             problem: format!("cannot keep secrets in {}: {error}", folder.display()),
         })?;
+        let list = folder.join(keys::REVOKED_LIST);
+        Revocations::in_file(&list)
+            .make_from(&Registry::in_folder(&folder))
+            .map_err(|error| keys::unwritable(&list, &error))?;
         Ok(Self { folder })
     }
 
@@ -50,25 +46,9 @@ impl Secrets {
         secrets::read(&self.folder, name)
     }
 
-    /// A new token for the API.
-    ///
-    /// # Errors
-    /// If the signing secret cannot be read.
-    pub(crate) fn token(&self, scope: &str, days: u32) -> Result<String, Error> {
-        let secret = self.read("jwt-hs256")?;
-        let expires = SystemTime::now() + Duration::from_secs(u64::from(days) * 86_400);
-        let claims = Claims {
-            sub: "waypost token",
-            tenant: TENANT,
-            scope,
-            exp: expires
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
-        };
-        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key)
-            .map_err(|error| Error::failed("sign a token", error))
+    /// Where they are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 
@@ -78,6 +58,7 @@ fn make(folder: &Path) -> io::Result<()> {
         .mode(0o700)
         .create(folder)?;
     for (name, before) in [
+        (keys::SECRET, "1:"),
         ("jwt-hs256", ""),
         ("link-mac", "1:"),
         ("slug-key", ""),

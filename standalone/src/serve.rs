@@ -13,7 +13,7 @@ use waypost_domain::mint::Mint;
 use waypost_domain::shard_map::{Shard, ShardMap};
 use waypost_domain::signature::{KeyRing, parse_hex};
 use waypost_domain::source::SourceKey;
-use waypost_gateway::api::{Auth, Rules};
+use waypost_gateway::api::{Auth, Rules, auth};
 use waypost_gateway::clicks::{self, ClickLog, Clicks, Payload, PublishError};
 use waypost_gateway::protection::Protection;
 use waypost_gateway::server::{self, Drain};
@@ -26,7 +26,8 @@ use waypost_runtime::config::Invalid;
 use waypost_runtime::{Error, Process, secrets};
 
 use crate::config::Config;
-use crate::secrets::{Secrets, TENANT};
+use crate::keys::{self, Registry};
+use crate::secrets::Secrets;
 
 /// There is one region and one shard.
 const REGION: &str = "local";
@@ -48,7 +49,12 @@ pub(crate) async fn serve(config: Config, process: Process) -> Result<(), Error>
     let stopped = CancellationToken::new();
     let _stopped_last = stopped.clone().drop_guard();
     let parts = parts(&config, &secrets, &process, &stopped).await?;
-    announce(&config, &parts.rules.base_url);
+    let keys = Registry::in_folder(secrets.folder()).records();
+    announce(
+        &config,
+        &parts.rules.base_url,
+        keys.is_ok_and(|keys| !keys.is_empty()),
+    );
     let drain = Drain {
         lame_duck: LAME_DUCK,
         idle_close: IDLE_CLOSE,
@@ -102,9 +108,6 @@ async fn parts(
         waypost_keygen::open_sqlite(&data.join("keys.db"), mint, &process.registry).await?;
     let analytics =
         waypost_analytics_consumer::open_sqlite(&data.join("clicks.db"), &process.registry).await?;
-    let anonymous = config.anonymous.then(|| TENANT.to_owned());
-    let auth = Auth::hs256(&secrets.read("jwt-hs256")?, anonymous)
-        .map_err(|problem| secrets::malformed("jwt-hs256", problem))?;
     let settings = clicks::Settings {
         gateway: "waypost".to_owned(),
         threads: process.threads,
@@ -124,7 +127,7 @@ async fn parts(
         keygens: vec![in_process(KeygenServiceServer::new(keygen))],
         analytics: vec![in_process(AnalyticsServiceServer::new(analytics.service()))],
         link_keys: Arc::new(link_keys),
-        auth,
+        auth: auth(config, secrets, process)?,
         source_key: SourceKey::new(&key(secrets, "source-key")?),
         clicks,
         limits: config.public.limits.clone(),
@@ -139,6 +142,18 @@ async fn parts(
         l1_bytes: config.public.l1_mib << 20,
         shared_cache: SharedCache::None,
     })
+}
+
+fn auth(config: &Config, secrets: &Secrets, process: &Process) -> Result<Auth, Invalid> {
+    let given = auth::Secrets {
+        jwt_hs256: Some(secrets.read("jwt-hs256")?),
+        api_key_mac: Some(secrets.read(keys::SECRET)?),
+    };
+    let mut options = config.auth.clone();
+    options
+        .revoked_keys
+        .get_or_insert_with(|| secrets.folder().join(keys::REVOKED_LIST));
+    Auth::new(&given, &options, config.anonymous, &process.watcher)
 }
 
 fn key(secrets: &Secrets, name: &str) -> Result<[u8; 32], Invalid> {
@@ -158,16 +173,26 @@ impl ClickLog for CountedHere {
     }
 }
 
-/// Tells the person who started this where to go.
-fn announce(config: &Config, base_url: &str) {
+/// Tells the person who started this where to go, and, until there is a key, how to
+/// get one: there is no page to set things up.
+fn announce(config: &Config, base_url: &str, has_keys: bool) {
     println!(
         "Waypost serves.\n\
          \n\
          Shorten a URL   {base_url}/\n\
-         API             {base_url}/api/v1/links  (a token: waypost token)\n\
+         API             {base_url}/api/v1/links\n\
          Metrics         http://{admin}/metrics\n\
-         Data            {data}\n",
+         Data            {data}",
         admin = config.admin_listen,
         data = config.data_dir.display(),
     );
+    if !has_keys {
+        let program = std::env::args().next();
+        println!(
+            "First key       {program} keys create --admin --data-dir {data}",
+            program = program.as_deref().unwrap_or("waypost"),
+            data = config.data_dir.display(),
+        );
+    }
+    println!();
 }

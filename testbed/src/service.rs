@@ -218,7 +218,7 @@ impl Service {
 
 /// The folder with our programs: `WAYPOST_BIN_DIR`, else where the running program
 /// was built to.
-pub(crate) fn programs_folder() -> Result<PathBuf> {
+pub fn programs_folder() -> Result<PathBuf> {
     let folder = match std::env::var_os("WAYPOST_BIN_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => build_folder().unwrap_or_default(),

@@ -44,6 +44,9 @@ pub struct Problem {
     detail: Cow<'static, str>,
     #[serde(skip)]
     retry_after: Option<u32>,
+    /// What `WWW-Authenticate` says (RFC 6750, section 3).
+    #[serde(skip)]
+    challenge: Option<Cow<'static, str>>,
 }
 
 impl Problem {
@@ -57,12 +60,19 @@ impl Problem {
             code,
             detail: detail.into(),
             retry_after: None,
+            challenge: None,
         }
     }
 
     /// Tells the client to come back, in seconds.
     fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Tells the client what kind of token would do.
+    pub(crate) fn challenge(mut self, challenge: impl Into<Cow<'static, str>>) -> Self {
+        self.challenge = Some(challenge.into());
         self
     }
 
@@ -81,13 +91,10 @@ impl Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         self.say_when(headers);
-        let scheme = match self.code {
-            Code::PasswordRequired => Some("Form realm=\"link\""),
-            _ if self.status() == StatusCode::UNAUTHORIZED => Some("Bearer realm=\"waypost\""),
-            _ => None,
-        };
-        if let Some(scheme) = scheme {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        if let Some(challenge) = &self.challenge {
+            let challenge = HeaderValue::try_from(challenge.as_ref());
+            let challenge = challenge.expect("challenges are made of visible ASCII");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
@@ -99,7 +106,6 @@ impl Problem {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn code(&self) -> Code {
         self.code
     }
@@ -130,6 +136,7 @@ impl Problem {
             "The link asks for a password. Send it to this address: POST, \
              Content-Type: application/x-www-form-urlencoded, password=..",
         )
+        .challenge("Form realm=\"link\"")
     }
 
     pub(crate) fn password_wrong() -> Self {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use waypost_testbed::schemathesis;
 
-use crate::process::{Waypost, command};
+use crate::process::{Waypost, token};
 
 /// Requests are generated from it: the same ones each time, so that a failure is one of
 /// the change that is tested.
@@ -41,12 +41,7 @@ fn whatever_is_sent_the_answer_is_one_of_those_in_the_document() {
     let data = tempfile::tempdir().unwrap();
     // Thousands of creates from one address are what is wanted here.
     let waypost = Waypost::start_with(data.path(), &[("WAYPOST_LIMITS", "false")]);
-    let token = command()
-        .args(["token", "--data-dir"])
-        .arg(data.path())
-        .output()
-        .unwrap();
-    let token = String::from_utf8(token.stdout).unwrap();
+    let token = token(data.path());
     let folder = tempfile::tempdir().unwrap();
     let configuration = folder.path().join("schemathesis.toml");
     fs::write(&configuration, CONFIGURATION).unwrap();
@@ -56,10 +51,7 @@ fn whatever_is_sent_the_answer_is_one_of_those_in_the_document() {
         .arg("--config-file")
         .arg(&configuration)
         .args(["run", &format!("{}/openapi.json", waypost.url)])
-        .args([
-            "--header",
-            &format!("Authorization: Bearer {}", token.trim()),
-        ])
+        .args(["--header", &format!("Authorization: Bearer {token}")])
         .args(["--seed", SEED, "--max-examples", EXAMPLES])
         // Short links lead anywhere; only where they lead is of interest.
         .args([

@@ -2,13 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
-use std::path::Path;
 
 use reqwest::blocking::{Client, Response};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
-use crate::process::{Waypost, command, wait_until};
+use crate::process::{Waypost, token, wait_until};
 use crate::public_port::PATIENCE;
 
 /// A client whose requests come from this address of the loopback.
@@ -18,14 +17,6 @@ fn from(address: [u8; 4]) -> Client {
         .local_address(IpAddr::from(address))
         .build()
         .unwrap()
-}
-
-fn token(data: &Path) -> String {
-    let output = command().args(["token", "--data-dir"]).arg(data).output();
-    String::from_utf8(output.unwrap().stdout)
-        .unwrap()
-        .trim()
-        .to_owned()
 }
 
 /// The limit that an answer names, which must also say when to come back.

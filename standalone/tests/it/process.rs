@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Waypost {
     child: Child,
-    http: Client,
+    pub(crate) http: Client,
     pub(crate) url: String,
     _ports: [Port; 2],
 }
@@ -26,6 +26,16 @@ impl Waypost {
     }
 
     pub(crate) fn start_with(data: &Path, options: &[(&str, &str)]) -> Self {
+        Self::start_as(data, options, Stdio::inherit())
+    }
+
+    /// With its log in a file.
+    pub(crate) fn start_logging(data: &Path, log: &Path, options: &[(&str, &str)]) -> Self {
+        let log = std::fs::File::create(log).unwrap();
+        Self::start_as(data, options, log.into())
+    }
+
+    fn start_as(data: &Path, options: &[(&str, &str)], log: Stdio) -> Self {
         let ports = [Port::reserve().unwrap(), Port::reserve().unwrap()];
         let child = command()
             .env("WAYPOST_LISTEN", ports[0].address())
@@ -33,6 +43,7 @@ impl Waypost {
             .env("WAYPOST_DATA_DIR", data)
             .envs(options.iter().copied())
             .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let http = Client::builder()
@@ -108,9 +119,8 @@ impl Waypost {
 
     /// The sum of a metric over its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let url = format!("http://{}/metrics", self._ports[1].address());
-        let text = self.http.get(url).send().unwrap().text().unwrap();
-        text.lines()
+        self.metrics()
+            .lines()
             .filter(|line| line.starts_with(name))
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
             .sum()
@@ -189,11 +199,9 @@ impl Drop for Waypost {
     }
 }
 
-/// A token that allows everything on this folder's links.
+/// A key that allows everything, also on links that were made without a key.
 pub(crate) fn token(data: &Path) -> String {
-    let printed = command().args(["token", "--data-dir"]).arg(data).output();
-    let token = String::from_utf8(printed.unwrap().stdout).unwrap();
-    token.trim().to_owned()
+    key(data, &["--admin", "--tenant", "anonymous"])
 }
 
 /// The program, with nothing of the tests' own environment.
@@ -201,6 +209,19 @@ pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
     command.env_clear();
     command
+}
+
+/// A new API key, made by the command.
+pub(crate) fn key(data: &Path, arguments: &[&str]) -> String {
+    let output = command()
+        .args(["keys", "create", "--data-dir"])
+        .arg(data)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 #[track_caller]

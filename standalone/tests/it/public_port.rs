@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::process::{Waypost, command};
+use crate::process::{Waypost, key};
 
 /// Far above what an answer takes; a connection that stays open must not hang a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -87,12 +87,10 @@ impl Port {
     fn open() -> Self {
         let data = tempfile::tempdir().unwrap();
         let waypost = Waypost::start(data.path());
-        let token = command()
-            .args(["token", "--data-dir"])
-            .arg(data.path())
-            .output()
-            .unwrap();
-        let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
+        let token = key(
+            data.path(),
+            &["--tenant", "anonymous", "--scopes", "links:write"],
+        );
         let held = waypost.shorten("https://example.com/held");
         let gone = waypost.shorten("https://example.com/gone");
         let link = format!("/api/v1/links/{gone}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::process::{Waypost, command, wait_until};
+use crate::process::{Waypost, key, wait_until};
 
 #[test]
 fn a_link_is_created_followed_and_counted() {
@@ -59,15 +59,13 @@ fn clicks_are_counted_once_over_a_kill_and_a_clean_end() {
 }
 
 #[test]
-fn the_owners_token_edits_and_deletes() {
+fn the_owners_key_edits_and_deletes() {
     let data = tempfile::tempdir().unwrap();
     let waypost = Waypost::start(data.path());
-    let printed = command()
-        .args(["token", "--data-dir"])
-        .arg(data.path())
-        .output()
-        .unwrap();
-    let token = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
+    let token = key(
+        data.path(),
+        &["--tenant", "anonymous", "--scopes", "links:write"],
+    );
     let slug = waypost.shorten("https://example.com/before");
     let path = format!("/api/v1/links/{slug}");
     assert_eq!(waypost.get(&path).status(), 401);

@@ -33,6 +33,7 @@ impl Secrets {
         let files = [
             ("service-token", secrets.service_token.clone()),
             ("jwt-hs256", secrets.jwt.clone()),
+            ("api-key-mac", format!("1:{}", random_hex(32)?)),
             ("link-mac", format!("1:{}", random_hex(32)?)),
             ("slug-key", random_hex(32)?),
             ("source-key", random_hex(32)?),

@@ -65,12 +65,24 @@ codes! {
     BodyIncomplete = "body_incomplete", BAD_REQUEST,
         "The connection ended before the body was complete.",
         "Send the request again.";
+    TokenInQuery = "token_in_query", BAD_REQUEST,
+        "The URL holds a token, which it must not: URLs are kept in histories and logs.",
+        "Send `Authorization: Bearer <token>`, and revoke the token that was in the URL.";
+    TokenRepeated = "token_repeated", BAD_REQUEST,
+        "There are several `Authorization` headers.",
+        "Send one.";
     TokenMissing = "token_missing", UNAUTHORIZED,
         "The request needs a token and has none.",
         "Send `Authorization: Bearer <token>`.";
     TokenInvalid = "token_invalid", UNAUTHORIZED,
-        "The token is malformed, forged, or has expired.",
-        "Get a new token from the operator of this server.";
+        "The token is malformed, forged, not valid yet, or meant for another server.",
+        "Get a token from the operator of this server.";
+    TokenExpired = "token_expired", UNAUTHORIZED,
+        "The token was valid until a time that has passed.",
+        "Get a new token.";
+    TokenRevoked = "token_revoked", UNAUTHORIZED,
+        "The operator of this server has revoked the token.",
+        "Get a new token.";
     PasswordRequired = "password_required", UNAUTHORIZED,
         "The link asks for a password.",
         "Send it by `POST` to the same address, as the form field `password`.";
