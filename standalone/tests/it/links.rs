@@ -48,6 +48,7 @@ fn a_link_is_switched_off_and_on_and_a_wrong_version_switches_nothing() {
         assert_eq!(waypost.follow(slug(&path)).0, 404);
     }
     let old = format!("\"{}\"", link["version"]);
+    assert_eq!(switch("disable", Some(&old)).0, 412);
     let (status, problem) = switch("enable", Some(&old));
     assert_eq!(
         (status, &problem["code"]),
