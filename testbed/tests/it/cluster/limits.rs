@@ -93,12 +93,21 @@ fn batches_are_shed_while_held_links_are_followed() {
                 }
             });
         }
+        // Also when this fails: a scope waits for its threads.
+        let _ended = Ended(&end);
         let mut followed = 0;
         wait_until("a batch is shed", || {
             assert_eq!(user.follow(&slug).0, 302);
             followed += 1;
             shed.load(Ordering::Relaxed) && followed >= 50
         });
-        end.store(true, Ordering::Relaxed);
     });
+}
+
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
