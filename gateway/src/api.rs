@@ -162,7 +162,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(switch::enable))
         .routes(routes!(takedown::take_down, takedown::lift))
         .routes(routes!(qr::qr))
-        .routes(routes!(stats::stats))
+        .routes(routes!(stats::link::stats))
+        .routes(routes!(stats::tenant::stats))
         // Slugs are read elsewhere: what comes here is none, or is not read.
         .route("/{slug}", get(preview::preview).post(unlock::unlock))
 }
@@ -204,6 +205,7 @@ async fn measure(State(api): State<Api>, request: Request, next: Next) -> Respon
         Some("/api/v1/links/{slug}/takedown") => "takedown",
         Some("/api/v1/links/{slug}/qr") => "qr",
         Some("/api/v1/links/{slug}/stats") => "stats",
+        Some("/api/v1/stats") => "tenant_stats",
         Some("/{slug}") if request.method() == Method::POST => "unlock",
         Some("/{slug}") => "preview",
         _ => "other",

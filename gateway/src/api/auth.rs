@@ -295,6 +295,10 @@ pub(super) struct Reader(pub(super) String);
 #[derive(Debug)]
 pub(super) struct Analyst(pub(super) String);
 
+/// May read statistics of all of a tenant's links, which name them: never without a token.
+#[derive(Debug)]
+pub(super) struct TenantAnalyst(pub(super) String);
+
 /// May take any tenant's links down.
 #[derive(Debug)]
 pub(super) struct Operator(pub(super) String);
@@ -323,6 +327,7 @@ extracted!(Creator, Scope::WriteLinks, true, charge::create);
 extracted!(Editor, Scope::WriteLinks, false);
 extracted!(Reader, Scope::ReadLinks, false, charge::read);
 extracted!(Analyst, Scope::ReadStats, true, charge::read);
+extracted!(TenantAnalyst, Scope::ReadStats, false, charge::read);
 extracted!(Operator, Scope::TakeDownLinks, false);
 
 #[cfg(test)]

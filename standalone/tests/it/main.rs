@@ -16,5 +16,6 @@ mod protection;
 mod public_port;
 mod repeats;
 mod serving;
+mod statistics;
 mod tokens;
 mod visitors;

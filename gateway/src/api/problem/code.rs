@@ -207,6 +207,12 @@ codes! {
     CursorInvalid = "cursor_invalid", UNPROCESSABLE_ENTITY,
         "The cursor is none that a list of this server gave.",
         "Send the `nextCursor` of the page before, or none to begin anew.";
+    RangeInvalid = "range_invalid", UNPROCESSABLE_ENTITY,
+        "A span of time ends before it begins.",
+        "Send a `from` before `to`, or in the past if there is no `to`.";
+    RangeTooLong = "range_too_long", UNPROCESSABLE_ENTITY,
+        "A span of time is longer than 31 days told by the hour, or than 1096 days.",
+        "Ask for a shorter span, or for `interval=day`.";
     IdempotencyKeyInvalid = "idempotency_key_invalid", UNPROCESSABLE_ENTITY,
         "The `Idempotency-Key` is empty, too long, holds other than visible ASCII, or is sent twice.",
         "Send one of 1 to 255 visible ASCII characters, such as a UUID.";
