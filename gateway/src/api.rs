@@ -164,6 +164,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(qr::qr))
         .routes(routes!(stats::link::stats))
         .routes(routes!(stats::tenant::stats))
+        .routes(routes!(stats::page::page))
         // Slugs are read elsewhere: what comes here is none, or is not read.
         .route("/{slug}", get(preview::preview).post(unlock::unlock))
 }
@@ -206,6 +207,7 @@ async fn measure(State(api): State<Api>, request: Request, next: Next) -> Respon
         Some("/api/v1/links/{slug}/qr") => "qr",
         Some("/api/v1/links/{slug}/stats") => "stats",
         Some("/api/v1/stats") => "tenant_stats",
+        Some("/stats/{slug}") => "stats_page",
         Some("/{slug}") if request.method() == Method::POST => "unlock",
         Some("/{slug}") => "preview",
         _ => "other",

@@ -75,7 +75,7 @@ impl Metrics {
             IntCounterVec::new(Opts::new(name, help), labels)
         };
         // route: redirect, shorten, create, batch, list, link, switch, takedown, qr, stats,
-        // tenant_stats,
+        // tenant_stats, stats_page,
         // preview, unlock, other.
         // code: the status of the answer.
         let requests = histogram(

@@ -1,5 +1,5 @@
-//! What people see: small pages of one stylesheet, of which only the home page has a
-//! script. A program gets a problem document in their place.
+//! What people see: small pages of one stylesheet, of which only the home page and that
+//! of statistics have a script. A program gets a problem document in their place.
 
 use bytes::Bytes;
 use http::header::{
@@ -14,29 +14,38 @@ use crate::api::Problem;
 /// The whole of an answer that did not have to be waited for.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// The policy of a page: its own stylesheet, what is added, and nothing else.
+/// The policy of a page: the stylesheet of all, one of its own if it has one, what is
+/// added, and nothing else.
 macro_rules! policy {
-    ($($more:literal)*) => {
+    (style $style:literal; $($more:literal)*) => {
         concat!(
             "default-src 'none'; style-src 'sha256-",
-            "Uyi21SsmLmLXt+RPl+oXF9ajQvnJu8hEvbltBYJJDw8=",
-            "'; base-uri 'none'; frame-ancestors 'none'",
+            "oc6PUUL5u52ExI3/vyjCCP9ZP7nDKBum9wTTddDM0O0=",
+            "' ", $style, "; base-uri 'none'; frame-ancestors 'none'",
             $($more),*
         )
     };
+    ($($more:literal)*) => { $crate::pages::policy!(style ""; $($more)*) };
 }
 pub(crate) use policy;
 
-/// A page as one text: its title, and what stands in its `<main>`.
+/// A page as one text: its title, and what stands in its `<main>`. It may have a
+/// stylesheet of its own beside that of all.
 macro_rules! page {
-    ($title:expr, $($body:expr),+ $(,)?) => {
+    (style $style:expr; $title:expr, $($body:expr),+ $(,)?) => {
+        $crate::pages::page!(styled concat!("<style>", $style, "</style>"); $title, $($body),+)
+    };
+    (styled $styled:expr; $title:expr, $($body:expr),+) => {
         concat!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">",
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">",
             "<meta name=\"robots\" content=\"noindex\"><title>", $title, "</title><style>",
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/pages/style.css")),
-            "</style></head><body><main>", $($body),+, "</main></body></html>\n"
+            "</style>", $styled, "</head><body><main>", $($body),+, "</main></body></html>\n"
         )
+    };
+    ($title:expr, $($body:expr),+ $(,)?) => {
+        $crate::pages::page!(styled ""; $title, $($body),+)
     };
 }
 pub(crate) use page;

@@ -121,6 +121,11 @@ impl Auth {
         })
     }
 
+    /// Whether statistics of this tenant's links need no token.
+    pub(super) fn tells_everybody_of(&self, tenant: &str) -> bool {
+        self.is_anonymous_allowed && tenant == ANONYMOUS_TENANT
+    }
+
     /// What a token allows at this time.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ const PAGE: &str = page!("Waypost", include_str!("home.html"));
 
 /// Scripts and styles of the page itself alone, requests to this server alone.
 const POLICY: &str = policy!(
-    "; script-src 'sha256-UejLkiSK5Mvhrv85WSiVb/Bva/4bl1PK6c1k4aziJ6I='"
+    "; script-src 'sha256-neTGDZQYcyG2yfwS874QUjk8TqXFQ43nCxyAj3PJxNc='"
     "; connect-src 'self'; form-action 'self'"
 );
 

@@ -37,6 +37,9 @@ pub(super) struct Preview {
     #[schema(format = DateTime, example = "2026-11-22T10:00:00.000Z")]
     created_at: String,
     has_password: bool,
+    /// Whoever looks may see them, without a token.
+    #[serde(skip)]
+    has_open_statistics: bool,
 }
 
 super::problem::problems!(Problems: &[Code::LinkNotFound, Code::RouteNotFound, Code::LinkGone,
@@ -138,6 +141,7 @@ impl Preview {
             title: link.title.clone().filter(|_| !has_password),
             created_at: link.created_at.to_string(),
             has_password,
+            has_open_statistics: api.0.auth.tells_everybody_of(&link.tenant),
         }
     }
 
@@ -164,9 +168,17 @@ impl Preview {
         let go_on = format!("/{}{}", self.slug, query.unwrap_or_default());
         let _ = write!(
             body,
-            "</dl><p><a class=\"button\" href=\"{}\" rel=\"noreferrer nofollow\">Go on</a></p>",
+            "</dl><p><a class=\"button\" href=\"{}\" rel=\"noreferrer nofollow\">Go on</a>",
             escape(&go_on)
         );
+        if self.has_open_statistics {
+            let _ = write!(
+                body,
+                " <a class=\"beside\" href=\"/stats/{}\">Statistics</a>",
+                self.slug
+            );
+        }
+        body += "</p>";
         pages::preview(&body)
     }
 }

@@ -2,6 +2,7 @@
 
 mod csv;
 pub(super) mod link;
+pub(super) mod page;
 mod query;
 pub(super) mod tenant;
 
@@ -10,8 +11,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tonic::{Response, Status};
 use waypost_domain::Timestamp;
+use waypost_proto::analytics as wire;
 use waypost_proto::analytics::analytics_service_client::AnalyticsServiceClient;
-use waypost_proto::analytics::{self as wire};
 use waypost_proto::transport::Transport;
 
 use self::csv::{Cell, Csv};

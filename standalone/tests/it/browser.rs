@@ -7,7 +7,8 @@ use reqwest::blocking::Client;
 use serde_json::{Value, json};
 use waypost_testbed::Port;
 
-use crate::process::{Waypost, token, wait_until};
+use crate::process::{User, Waypost, token, wait_until};
+use crate::statistics::{self, ANNA, BEN, ROBOT};
 
 /// A browser with one window.
 pub(crate) struct Browser {
@@ -77,6 +78,23 @@ impl Browser {
         let entries = log.as_array().expect("the log is a list");
         let message = |entry: &Value| entry["message"].as_str().unwrap().to_owned();
         entries.iter().map(message).collect()
+    }
+
+    pub(crate) fn resize(&self, width: u32, height: u32) {
+        self.post("/window/rect", &json!({ "width": width, "height": height }));
+    }
+
+    /// Whether there is such an element, and it can be seen.
+    pub(crate) fn shows(&self, selector: &str) -> bool {
+        let script =
+            format!("return document.querySelector('{selector}')?.checkVisibility() ?? false");
+        self.run(&script) == true
+    }
+
+    /// What stands in the first element that a selector finds; empty if there is none.
+    pub(crate) fn text(&self, selector: &str) -> String {
+        let script = format!("return document.querySelector('{selector}')?.textContent ?? ''");
+        self.run(&script).as_str().unwrap().to_owned()
     }
 
     /// The first element that a selector finds.
@@ -180,7 +198,7 @@ fn a_person_types_a_password_on_a_phone_wrong_and_then_right() {
     assert_eq!(created.status(), 201);
 
     let browser = Browser::start();
-    browser.post("/window/rect", &json!({ "width": 390, "height": 844 }));
+    browser.resize(390, 844);
     browser.open(&format!("{}/locked?from=phone", waypost.url));
     assert_eq!(
         browser.run("return document.activeElement.id"),
@@ -220,7 +238,7 @@ fn a_person_looks_where_a_link_leads_and_goes_on() {
     let created: Value = created.json().unwrap();
 
     let browser = Browser::start();
-    browser.post("/window/rect", &json!({ "width": 390, "height": 844 }));
+    browser.resize(390, 844);
     browser.open(&format!("{}/shown+", waypost.url));
     let text = |selector: &str| {
         browser.run(&format!(
@@ -240,4 +258,101 @@ fn a_person_looks_where_a_link_leads_and_goes_on() {
         browser.run("return location.pathname") == "/robots.txt"
     });
     assert_eq!(browser.run("return document.referrer"), "");
+}
+
+#[test]
+fn a_person_goes_from_a_new_link_to_its_statistics_and_reads_them_on_a_phone() {
+    let data = tempfile::tempdir().unwrap();
+    let waypost = Waypost::start_with(data.path(), &statistics::OPTIONS);
+    let browser = Browser::start();
+    browser.resize(390, 844);
+    browser.open(&format!("{}/", waypost.url));
+    browser.type_into("#url", "https://example.com/looked-at");
+    browser.click("#shorten");
+    let shown = |selector: &str| browser.shows(selector);
+    wait_until("the link to statistics is shown", || {
+        shown("#answer .beside")
+    });
+    browser.click("#answer .beside");
+    wait_until("the page says that there was nobody", || shown("#none"));
+    assert_eq!(browser.text("#none"), "Nobody has followed this link yet.");
+    let path = browser.run("return location.pathname");
+    let slug = path
+        .as_str()
+        .unwrap()
+        .strip_prefix("/stats/")
+        .unwrap()
+        .to_owned();
+
+    ANNA.follow(&waypost, &slug, 30);
+    BEN.follow(&waypost, &slug, 12);
+    ROBOT.follow(&waypost, &slug, 5);
+    wait_until("all clicks are counted", || waypost.clicks(&slug) == 47);
+    browser.click("#refresh");
+    wait_until("the numbers are shown", || browser.text("#people") == "42");
+    assert_eq!(browser.text("#bots"), "5");
+    assert_eq!(browser.text("#visitors"), "2");
+    assert!(!shown("#none"));
+    assert!(browser.text("#counted").contains("UTC"));
+    let columns = "return document.querySelectorAll('#chart .column').length";
+    assert_eq!(browser.run(columns), 30);
+    let rows = |list: &str| {
+        let script = format!(
+            "return [...document.querySelectorAll('section[aria-label=\"{list}\"] tbody tr')].map(row => \
+             [...row.querySelectorAll('th, td')].map(cell => cell.textContent).join(' '))"
+        );
+        browser.run(&script)
+    };
+    assert_eq!(
+        rows("Countries"),
+        json!(["Switzerland 30 71 %", "France 12 29 %"])
+    );
+    assert_eq!(rows("Referrers")[0], "news.example 30 71 %");
+    assert_eq!(rows("Devices")[1], "Phone 12 29 %");
+    for width in [390, 1280] {
+        browser.resize(width, 844);
+        let overflow = "return document.documentElement.scrollWidth > innerWidth";
+        assert_eq!(browser.run(overflow), false, "at {width}");
+    }
+    // By the keyboard, to another period.
+    browser.type_into("#period", "24 hours");
+    wait_until("hours are shown", || browser.run(columns) == 24);
+    browser.click("#points summary");
+    let table = "return document.querySelectorAll('#points tbody tr').length";
+    assert_eq!(browser.run(table), 24);
+    // The strict policy has kept the page from nothing.
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn statistics_that_need_a_token_are_shown_to_who_types_it_in_and_it_stays_in_the_tab() {
+    let data = tempfile::tempdir().unwrap();
+    let waypost = Waypost::start(data.path());
+    let user = User::of(&waypost, data.path(), "shop");
+    let link = json!({ "longUrl": "https://example.com/own", "alias": "ownlink" });
+    assert_eq!(user.send("POST", "/api/v1/links", &link).0, 201);
+    let browser = Browser::start();
+    browser.open(&format!("{}/stats/ownlink", waypost.url));
+    let is_hidden = |id: &str| !browser.shows(&format!("#{id}"));
+    wait_until("the page asks for a token", || !is_hidden("access"));
+    assert_eq!(
+        browser.text("#problem"),
+        "There is no such link. If it is yours, show your token."
+    );
+    assert!(is_hidden("report"));
+    browser.type_into("#token", "no.good.token\n");
+    wait_until("the token is refused", || {
+        browser.text("#problem").contains("token")
+    });
+    browser.type_into("#token", user.token());
+    browser.click("#access button");
+    wait_until("the numbers are shown", || !is_hidden("report"));
+    assert!(is_hidden("access"));
+    assert!(is_hidden("problem"));
+    // It is asked for once in a tab, and is nowhere but there.
+    browser.open(&format!("{}/stats/ownlink", waypost.url));
+    wait_until("the numbers are shown again", || !is_hidden("report"));
+    let elsewhere = "return localStorage.length + document.cookie.length";
+    assert_eq!(browser.run(elsewhere), 0);
+    assert_eq!(browser.run("return location.search"), "");
 }

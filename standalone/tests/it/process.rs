@@ -165,6 +165,10 @@ impl<'a> User<'a> {
         Self { waypost, token }
     }
 
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.waypost.url);
         let request = self.waypost.http.request(method.parse().unwrap(), url);
