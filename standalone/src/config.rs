@@ -9,6 +9,7 @@ use waypost_runtime::Error;
 use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
 
 use crate::keys::Keys;
+use crate::transfer::{self, Export, Import};
 
 /// A URL shortener in one process. Without a command it serves.
 #[derive(Debug, Clone, clap::Parser)]
@@ -76,6 +77,13 @@ pub(crate) struct Config {
 pub(crate) enum Command {
     /// Make, list and revoke API keys
     Keys(Keys),
+    /// Write a tenant's links, the newest first, over the API of a running server
+    Export(Export),
+    /// Create the links of a file, over the API of a running server
+    ///
+    /// A file that was imported halfway is imported again: what is there already is found,
+    /// and not made twice.
+    Import(Import),
 }
 
 impl Options for Config {
@@ -88,8 +96,11 @@ impl Options for Config {
     }
 
     fn run_instead(&self) -> Option<Result<(), Error>> {
-        let Command::Keys(keys) = self.command.as_ref()?;
-        Some(keys.run(&self.data_dir, self.auth.revoked_keys.as_deref()))
+        Some(match self.command.as_ref()? {
+            Command::Keys(keys) => keys.run(&self.data_dir, self.auth.revoked_keys.as_deref()),
+            Command::Export(export) => transfer::export(export),
+            Command::Import(import) => transfer::import(import),
+        })
     }
 
     fn check(&self) -> Result<(), Invalid> {

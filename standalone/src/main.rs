@@ -5,6 +5,7 @@ mod config;
 mod keys;
 mod secrets;
 mod serve;
+mod transfer;
 
 use std::process::ExitCode;
 

@@ -18,4 +18,5 @@ mod repeats;
 mod serving;
 mod statistics;
 mod tokens;
+mod transfer;
 mod visitors;
