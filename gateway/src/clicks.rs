@@ -15,6 +15,7 @@ mod metrics;
 mod record;
 mod sender;
 mod spool;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -113,9 +114,16 @@ struct Shared {
 pub enum Flushed {
     /// The log has acknowledged everything.
     All,
-    /// The log did not answer in time. What remains is on disk, and the next start
-    /// on the same folder sends it.
-    Remainder { bytes: u64 },
+    /// The log did not answer in time.
+    Remainder {
+        /// On disk: the next start on the same folder sends it.
+        bytes: u64,
+        /// How many clicks these are, without what an earlier start left and this one
+        /// has not read. Lost if the folder is.
+        clicks: u64,
+        /// Clicks that no file holds: they end with the process, and are counted.
+        lost: u64,
+    },
 }
 
 impl Clicks {
@@ -177,7 +185,8 @@ impl Clicks {
     }
 
     /// Commits what is recorded so far and waits until the log has all of it, or
-    /// until the deadline.
+    /// until the deadline. For the end of the process: what is then in no file counts
+    /// as lost.
     pub async fn flush(&self, deadline: Instant) -> Flushed {
         let pipeline = &*self.0;
         let all = async {
@@ -196,9 +205,15 @@ impl Clicks {
         };
         match tokio::time::timeout_at(deadline, all).await {
             Ok(()) => Flushed::All,
-            Err(_) => Flushed::Remainder {
-                bytes: pipeline.spool.unsent_bytes(),
-            },
+            Err(_) => {
+                let unsent = pipeline.spool.unsent();
+                pipeline.shared.metrics.lost_exit.inc_by(unsent.in_memory);
+                Flushed::Remainder {
+                    bytes: unsent.bytes,
+                    clicks: unsent.clicks - unsent.in_memory,
+                    lost: unsent.in_memory,
+                }
+            }
         }
     }
 }

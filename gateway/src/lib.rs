@@ -224,9 +224,17 @@ pub async fn run(
     };
     server::serve(listener, served, drain, &workers, metrics, process).await;
     visits.give_back(process.shutdown.deadline()).await;
-    if let Flushed::Remainder { bytes } = parts.clicks.flush(process.shutdown.deadline()).await {
+    let flushed = parts.clicks.flush(process.shutdown.deadline()).await;
+    if let Flushed::Remainder {
+        bytes,
+        clicks,
+        lost,
+    } = flushed
+    {
         tracing::warn!(
             bytes,
+            clicks,
+            lost,
             "clicks remain in the spool, the next start sends them"
         );
     }

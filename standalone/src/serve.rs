@@ -167,9 +167,9 @@ struct CountedHere(InProcess);
 impl ClickLog for CountedHere {
     async fn publish(&self, payload: Payload) -> Result<(), PublishError> {
         let batch = waypost_analytics_consumer::decode(&payload.batch)
-            .map_err(|error| PublishError(error.into()))?;
+            .map_err(|error| PublishError::Failed(error.into()))?;
         let applied = self.0.apply(batch).await;
-        applied.map_err(|error| PublishError(error.into()))
+        applied.map_err(|error| PublishError::Failed(error.into()))
     }
 }
 

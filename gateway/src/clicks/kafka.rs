@@ -132,7 +132,15 @@ impl ClickLog for KafkaLog {
         };
         sent.map_err(|error| {
             self.replace_if_dead(&producer);
-            failed(error)
+            match error.rdkafka_error_code() {
+                // Never sent again as it is, but for a topic that has other bounds by
+                // then. A message too large for it fails those that travel along, too:
+                // alone it shows which one it was.
+                Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) => {
+                    PublishError::Refused(error.into())
+                }
+                _ => failed(error),
+            }
         })
     }
 }
@@ -142,7 +150,7 @@ fn producer(config: &ClientConfig) -> Result<Arc<Producer>, KafkaError> {
 }
 
 fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PublishError {
-    PublishError(error.into())
+    PublishError::Failed(error.into())
 }
 
 /// Makes sure of the topic, for as long as it takes.

@@ -14,11 +14,19 @@ pub struct Payload {
 pub trait ClickLog: Send + Sync + 'static {
     /// Returns when the batch is durable in the log. It may be there twice
     /// afterwards, or have arrived in spite of an error: batches have identities.
-    /// The sender tries again after an error, for as long as it takes.
+    /// The sender tries again after an error, for as long as it takes, unless it is
+    /// [`PublishError::Refused`] several times in a row.
     fn publish(&self, payload: Payload) -> impl Future<Output = Result<(), PublishError>> + Send;
 }
 
 /// Why a batch is, as far as one can tell, not in the log.
 #[derive(Debug, thiserror::Error)]
-#[error("publish a batch of clicks")]
-pub struct PublishError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum PublishError {
+    /// It may go well another time: the log is away, or its rights or its topic have
+    /// to be put right.
+    #[error("publish a batch of clicks")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The log takes others, and not this one: it is too large for it, say.
+    #[error("publish a batch of clicks that the log does not take")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

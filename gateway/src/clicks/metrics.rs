@@ -1,5 +1,6 @@
 //! What is counted on a click's way. Recorded clicks are, in the end, acknowledged
-//! or lost: nothing else happens to them.
+//! or lost: nothing else happens to them. While nothing moves, what was recorded and
+//! what an earlier start left is what was acknowledged, what was lost and what waits.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
@@ -22,6 +23,13 @@ pub(super) struct Metrics {
     pub(super) lost_damaged: IntCounter,
     /// The disk refused them, and too many waited in memory.
     pub(super) lost_disk: IntCounter,
+    /// The log never takes the batch they are in.
+    pub(super) lost_refused: IntCounter,
+    /// In memory only when the process had to end.
+    pub(super) lost_exit: IntCounter,
+    /// Neither acknowledged nor lost, as far as is known: what an earlier start left
+    /// counts from when it is read.
+    pub(super) waiting: IntGauge,
     /// What the segments hold on disk.
     pub(super) bytes: IntGauge,
     /// Milliseconds since the oldest click that the log does not have was spooled;
@@ -44,7 +52,7 @@ impl Metrics {
         let lost = IntCounterVec::new(
             Opts::new(
                 "waypost_clicks_lost_total",
-                "Clicks lost, by reason: buffer, spool_full, damaged, disk",
+                "Clicks lost, by reason: buffer, spool_full, damaged, disk, refused, exit",
             ),
             &["reason"],
         )?;
@@ -64,6 +72,12 @@ impl Metrics {
             lost_full: lost.with_label_values(&["spool_full"]),
             lost_damaged: lost.with_label_values(&["damaged"]),
             lost_disk: lost.with_label_values(&["disk"]),
+            lost_refused: lost.with_label_values(&["refused"]),
+            lost_exit: lost.with_label_values(&["exit"]),
+            waiting: gauge(
+                "waypost_clicks_waiting",
+                "Clicks in the spool or on their way, neither acknowledged nor lost",
+            )?,
             bytes: gauge(
                 "waypost_click_spool_bytes",
                 "Bytes of clicks on disk that wait to be acknowledged",

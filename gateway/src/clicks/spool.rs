@@ -8,18 +8,19 @@
 
 mod appender;
 mod quarantine;
+mod segment;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
 pub(super) use appender::Appender;
+use segment::{EXTENSION, Segment, SegmentId, read_range};
 
 use super::StartError;
 use super::metrics::Metrics;
@@ -28,17 +29,13 @@ use super::record::{self, FILE_MARK, Record};
 /// The lock that keeps a second process out.
 const LOCK: &str = "lock";
 
-const EXTENSION: &str = "clicks";
+/// Until a segment that is there and cannot be read is tried again. Others are read
+/// meanwhile.
+const READ_RETRY: Duration = Duration::from_millis(500);
 
-/// Between two tries to read a segment that is there and cannot be read.
-const READ_RETRY: Duration = Duration::from_millis(200);
-
-/// Which segment: the boot that wrote it and its place there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SegmentId {
-    boot: u64,
-    index: u32,
-}
+/// No commit makes a segment so large: the buffers hold some 60 MB. Whatever has the
+/// name of a segment and is larger would only fill the memory.
+const LARGEST: u64 = 128 << 20;
 
 /// The sender's side. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -51,7 +48,7 @@ struct Inner {
     state: Mutex<State>,
     /// There is something to read.
     grown: Notify,
-    /// Something was acknowledged or dropped.
+    /// Something was settled or dropped.
     shrunk: Notify,
     metrics: Metrics,
     /// Held, not read: locked as long as the spool is open.
@@ -62,33 +59,44 @@ struct Inner {
 struct State {
     segments: BTreeMap<SegmentId, Segment>,
     bytes: u64,
-}
-
-#[derive(Debug)]
-struct Segment {
-    /// What is committed: as far as may be read.
-    length: u64,
-    /// As far as the sender has read.
-    read: u64,
-    /// The sender is reading right now: the file must stay.
-    reading: bool,
-    /// Clicks between `read` and `length`; unknown in what an earlier boot left.
-    unread_clicks: Option<u64>,
-    /// Batches that were read and are not acknowledged.
-    in_flight: usize,
-    /// The appender may add to it.
-    growing: bool,
-    /// Something in it could not be read.
-    damaged: bool,
-    /// When the oldest batch that waits was committed.
-    waiting_since: Option<Instant>,
+    /// Batches on their way to the log, by when they were committed.
+    sending: BTreeMap<Instant, usize>,
+    /// Clicks on their way that no file holds: a process that ends takes them along.
+    in_memory: u64,
 }
 
 /// What was read of a segment, to be settled batch by batch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Chunk {
-    pub(super) segment: SegmentId,
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<(Record, Ticket)>,
+}
+
+/// A batch on its way to the log; given back when its fate is known.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    /// None: it was never on disk.
+    segment: Option<SegmentId>,
+    pub(super) clicks: u64,
+    since: Instant,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Acknowledged,
+    /// The log will never take it.
+    Refused,
+}
+
+/// What the log does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unsent {
+    /// In files.
+    pub(super) bytes: u64,
+    /// As far as is known: what an earlier start left is counted when it is read.
+    pub(super) clicks: u64,
+    /// Of these, what is in no file.
+    pub(super) in_memory: u64,
 }
 
 impl Spool {
@@ -116,7 +124,12 @@ impl Spool {
             let Some(id) = SegmentId::of_file(&entry.path()) else {
                 continue;
             };
-            let length = entry.metadata().map_err(failed)?.len();
+            let about = entry.metadata().map_err(failed)?;
+            let length = about.len();
+            if !about.is_file() || length > LARGEST {
+                tracing::warn!(path = %entry.path().display(), "no segment of clicks, left alone");
+                continue;
+            }
             if length <= FILE_MARK.len() as u64 {
                 // Begun, and nothing was ever committed to it.
                 fs::remove_file(entry.path()).map_err(failed)?;
@@ -160,36 +173,59 @@ impl Spool {
     pub(super) async fn next(&self) -> Chunk {
         loop {
             let grown = self.0.grown.notified();
-            if let Some((id, from, to)) = self.begin_reading() {
-                let spool = self.clone();
-                let read = tokio::task::spawn_blocking(move || spool.read(id, from, to));
-                match read.await {
-                    Ok(Ok(chunk)) if !chunk.records.is_empty() => return chunk,
-                    Ok(Ok(_)) => continue,
-                    Ok(Err(error)) => {
-                        // Out of file descriptors, perhaps: what is on disk stays
-                        // there, and is read again.
-                        tracing::warn!(%error, "segment of clicks could not be read, trying again");
-                        tokio::time::sleep(READ_RETRY).await;
-                        continue;
+            match self.begin_reading() {
+                Reading::Of(id, from, to) => {
+                    let spool = self.clone();
+                    let read = tokio::task::spawn_blocking(move || spool.read(id, from, to));
+                    match read.await {
+                        Ok(chunk) if !chunk.records.is_empty() => return chunk,
+                        Ok(_) => {}
+                        Err(_) => return std::future::pending().await,
                     }
-                    Err(_) => return std::future::pending().await,
                 }
+                // Time may be what helps, or something else to read.
+                Reading::Later => {
+                    let _ = tokio::time::timeout(READ_RETRY, grown).await;
+                }
+                Reading::Nothing => grown.await,
             }
-            grown.await;
         }
     }
 
-    /// Notes that the log has a batch. The file goes with its last one.
-    pub(super) fn settle(&self, id: SegmentId) {
+    /// Takes account of a batch that the disk refused.
+    fn hold(&self, clicks: u64) -> Ticket {
+        let since = Instant::now();
         let mut state = self.state();
-        if let Some(segment) = state.segments.get_mut(&id) {
-            segment.in_flight = segment.in_flight.saturating_sub(1);
-            if segment.is_settled() {
-                segment.waiting_since = None;
+        *state.sending.entry(since).or_default() += 1;
+        state.in_memory += clicks;
+        Ticket {
+            segment: None,
+            clicks,
+            since,
+        }
+    }
+
+    /// Notes what became of a batch. The file goes with its last one.
+    pub(super) fn settle(&self, ticket: &Ticket, fate: Fate) {
+        let mut state = self.state();
+        if let Some(batches) = state.sending.get_mut(&ticket.since) {
+            *batches -= 1;
+            if *batches == 0 {
+                state.sending.remove(&ticket.since);
             }
         }
-        self.remove_if_done(&mut state, id);
+        let held = ticket.segment.and_then(|id| state.segments.get_mut(&id));
+        match held {
+            Some(segment) => {
+                segment.in_flight = segment.in_flight.saturating_sub(1);
+                segment.in_flight_clicks = segment.in_flight_clicks.saturating_sub(ticket.clicks);
+                segment.kept_aside |= fate == Fate::Refused;
+            }
+            None => state.in_memory = state.in_memory.saturating_sub(ticket.clicks),
+        }
+        if let Some(id) = ticket.segment {
+            self.remove_if_done(&mut state, id);
+        }
         drop(state);
         self.0.shrunk.notify_waiters();
     }
@@ -201,7 +237,7 @@ impl Spool {
             shrunk.as_mut().enable();
             {
                 let mut state = self.state();
-                if state.segments.values().all(Segment::is_settled) {
+                if state.in_memory == 0 && state.segments.values().all(Segment::is_settled) {
                     // The last segment need not be kept for what it may still take.
                     let ids: Vec<SegmentId> = state.segments.keys().copied().collect();
                     for id in ids {
@@ -214,44 +250,44 @@ impl Spool {
         }
     }
 
-    pub(super) fn unsent_bytes(&self) -> u64 {
-        let state = self.state();
-        let waiting = state.segments.values().filter(|s| !s.is_settled());
-        waiting.map(|segment| segment.length).sum()
+    pub(super) fn unsent(&self) -> Unsent {
+        self.state().unsent()
     }
 
-    /// Brings the gauges up to date.
-    pub(super) fn observe(&self) {
+    /// Brings the gauges up to date, and answers how long the oldest click waits.
+    pub(super) fn observe(&self) -> Duration {
         let state = self.state();
-        let since = state
-            .segments
-            .values()
-            .filter_map(|s| s.waiting_since)
-            .min();
-        let waited = since.map_or(0, |since| since.elapsed().as_millis());
+        let waited = state.oldest().map_or(Duration::ZERO, |at| at.elapsed());
         let metrics = &self.0.metrics;
         metrics
             .oldest_ms
-            .set(i64::try_from(waited).unwrap_or(i64::MAX));
+            .set(i64::try_from(waited.as_millis()).unwrap_or(i64::MAX));
         metrics.bytes.set(state.bytes.cast_signed());
+        metrics.waiting.set(state.unsent().clicks.cast_signed());
+        waited
     }
 
-    fn begin_reading(&self) -> Option<(SegmentId, u64, u64)> {
+    fn begin_reading(&self) -> Reading {
+        let now = Instant::now();
         let mut state = self.state();
-        let (id, segment) = state
-            .segments
-            .iter_mut()
-            .find(|(_, segment)| segment.read < segment.length)?;
-        segment.reading = true;
-        let from = std::mem::replace(&mut segment.read, segment.length);
-        Some((*id, from, segment.length))
+        let mut segments = state.segments.iter_mut();
+        if let Some((id, segment)) = segments.find(|(_, segment)| segment.is_readable(now)) {
+            segment.reading = true;
+            let from = std::mem::replace(&mut segment.read, segment.length);
+            return Reading::Of(*id, from, segment.length);
+        }
+        if state.segments.values().any(|s| s.read < s.length) {
+            Reading::Later
+        } else {
+            Reading::Nothing
+        }
     }
 
-    fn read(&self, id: SegmentId, from: u64, to: u64) -> io::Result<Chunk> {
+    fn read(&self, id: SegmentId, from: u64, to: u64) -> Chunk {
         let bytes = read_range(&self.path(id), from, to);
         let mut state = self.state();
         let Some(segment) = state.segments.get_mut(&id) else {
-            return Ok(Chunk::empty(id));
+            return Chunk::default();
         };
         let scanned = match bytes {
             Ok(bytes) => record::scan(&bytes),
@@ -262,12 +298,18 @@ impl Spool {
             Err(error) => {
                 segment.reading = false;
                 segment.read = from;
-                return Err(error);
+                let is_first = segment.retry_at.is_none();
+                segment.retry_at = Some(Instant::now() + READ_RETRY);
+                if is_first {
+                    // Out of file descriptors, perhaps: what is on disk stays there.
+                    tracing::warn!(%error, "segment of clicks could not be read, trying again");
+                }
+                return Chunk::default();
             }
         };
         let read: u64 = scanned.records.iter().map(|r| u64::from(r.clicks)).sum();
         if scanned.damaged > 0 {
-            segment.damaged = true;
+            segment.kept_aside = true;
             self.0.metrics.lost_damaged.inc_by(scanned.damaged);
             tracing::warn!(
                 lost = scanned.damaged,
@@ -276,23 +318,32 @@ impl Spool {
             );
         }
         segment.reading = false;
+        segment.retry_at = None;
         segment.in_flight += scanned.records.len();
+        segment.in_flight_clicks += read;
         // What was committed meanwhile is unread, and only that.
         segment.unread_clicks = Some(
             segment
                 .unread_clicks
                 .map_or(0, |clicks| clicks.saturating_sub(read + scanned.damaged)),
         );
-        if segment.is_settled() {
-            segment.waiting_since = None;
+        let since = segment.unread_since.unwrap_or_else(Instant::now);
+        segment.unread_since = (segment.read < segment.length).then(Instant::now);
+        if !scanned.records.is_empty() {
+            *state.sending.entry(since).or_default() += scanned.records.len();
         }
         self.remove_if_done(&mut state, id);
         drop(state);
         self.0.shrunk.notify_waiters();
-        Ok(Chunk {
-            segment: id,
-            records: scanned.records,
-        })
+        let ticket = |record: &Record| Ticket {
+            segment: Some(id),
+            clicks: record.clicks.into(),
+            since,
+        };
+        let records = scanned.records.into_iter();
+        Chunk {
+            records: records.map(|r| (r.clone(), ticket(&r))).collect(),
+        }
     }
 
     /// Nothing is added to the segment from now on.
@@ -306,10 +357,10 @@ impl Spool {
     fn remove_if_done(&self, state: &mut State, id: SegmentId) {
         let done = |segment: &&mut Segment| !segment.growing && segment.is_settled();
         if let Some(segment) = state.segments.get_mut(&id).filter(done) {
-            let damaged = segment.damaged;
+            let kept_aside = segment.kept_aside;
             self.forget(state, id);
             let path = self.path(id);
-            let removed = if damaged {
+            let removed = if kept_aside {
                 quarantine::take(&self.0.folder, &path)
             } else {
                 fs::remove_file(&path)
@@ -321,9 +372,11 @@ impl Spool {
         }
     }
 
+    /// What of it is on its way stays there, in memory only.
     fn forget(&self, state: &mut State, id: SegmentId) -> Option<Segment> {
         let segment = state.segments.remove(&id)?;
         state.bytes -= segment.length;
+        state.in_memory += segment.in_flight_clicks;
         self.0.metrics.bytes.set(state.bytes.cast_signed());
         Some(segment)
     }
@@ -340,58 +393,33 @@ impl Spool {
     }
 }
 
-impl Segment {
-    fn left_behind(length: u64) -> Self {
-        Self {
-            length,
-            read: 0,
-            reading: false,
-            unread_clicks: None,
-            in_flight: 0,
-            growing: false,
-            damaged: false,
-            waiting_since: Some(Instant::now()),
-        }
-    }
-
-    /// Nothing in it waits.
-    fn is_settled(&self) -> bool {
-        self.read == self.length && !self.reading && self.in_flight == 0
-    }
+/// What the sender can do.
+enum Reading {
+    /// Read this segment, from here to there.
+    Of(SegmentId, u64, u64),
+    /// What there is could not be read a moment ago.
+    Later,
+    Nothing,
 }
 
-impl SegmentId {
-    fn of_file(path: &Path) -> Option<Self> {
-        if path.extension()? != EXTENSION {
-            return None;
+impl State {
+    fn unsent(&self) -> Unsent {
+        let waiting = self.segments.values().filter(|s| !s.is_settled());
+        let mut unsent = Unsent {
+            bytes: 0,
+            clicks: self.in_memory,
+            in_memory: self.in_memory,
+        };
+        for segment in waiting {
+            unsent.bytes += segment.length;
+            unsent.clicks += segment.in_flight_clicks + segment.unread_clicks.unwrap_or(0);
         }
-        let (boot, index) = path.file_stem()?.to_str()?.split_once('-')?;
-        Some(Self {
-            boot: u64::from_str_radix(boot, 16).ok()?,
-            index: u32::from_str_radix(index, 16).ok()?,
-        })
+        unsent
     }
-}
 
-impl Chunk {
-    fn empty(segment: SegmentId) -> Self {
-        Self {
-            segment,
-            records: Vec::new(),
-        }
+    /// When the oldest batch that the log does not have was committed.
+    fn oldest(&self) -> Option<Instant> {
+        let unread = self.segments.values().filter_map(|s| s.unread_since);
+        unread.chain(self.sending.keys().copied()).min()
     }
-}
-
-/// Reads records, without the mark that a segment begins with. A mark that is
-/// damaged is left in place: it is then no record and counted as such.
-fn read_range(path: &Path, from: u64, to: u64) -> io::Result<Bytes> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::with_capacity(usize::try_from(to - from).unwrap_or(0));
-    file.take(to - from).read_to_end(&mut bytes)?;
-    let bytes = Bytes::from(bytes);
-    if from == 0 && bytes.starts_with(FILE_MARK) {
-        return Ok(bytes.slice(FILE_MARK.len()..));
-    }
-    Ok(bytes)
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use super::batch::{Batches, Encoded};
+use super::batch::Batches;
 use super::hit::Visitors;
+use super::sender::Unspooled;
 use super::spool::Appender;
 use super::{Settings, Shared};
 
@@ -24,7 +25,7 @@ pub(super) struct Writer {
     batches: Batches,
     visitors: Visitors,
     /// For what the disk refused.
-    unspooled: mpsc::Sender<Encoded>,
+    unspooled: mpsc::Sender<Unspooled>,
     commits: watch::Sender<u64>,
     warned: Option<Instant>,
 }
@@ -34,7 +35,7 @@ impl Writer {
         settings: &Settings,
         shared: Arc<Shared>,
         appender: Appender,
-        unspooled: mpsc::Sender<Encoded>,
+        unspooled: mpsc::Sender<Unspooled>,
         commits: watch::Sender<u64>,
     ) -> Self {
         Self {
@@ -96,8 +97,12 @@ impl Writer {
                 }
                 for batch in batches {
                     let clicks = batch.clicks.into();
-                    if self.unspooled.try_send(batch).is_err() {
-                        metrics.lost_disk.inc_by(clicks);
+                    match self.unspooled.try_reserve() {
+                        Ok(permit) => permit.send(Unspooled {
+                            ticket: self.appender.hold(clicks),
+                            batch,
+                        }),
+                        Err(_) => metrics.lost_disk.inc_by(clicks),
                     }
                 }
             }

@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Segment, SegmentId, Spool, State, read_range};
+use super::segment::{Segment, SegmentId, read_range};
+use super::{Spool, State, Ticket};
 use crate::clicks::batch::Encoded;
 use crate::clicks::record::{self, FILE_MARK};
 
@@ -38,6 +39,11 @@ impl Appender {
 
     pub(in crate::clicks) fn boot(&self) -> u64 {
         self.boot
+    }
+
+    /// Takes account of a batch that is to be sent though it was not committed.
+    pub(in crate::clicks) fn hold(&self, clicks: u64) -> Ticket {
+        self.spool.hold(clicks)
     }
 
     /// Writes batches and forces them to disk. After an error none of them is in
@@ -77,7 +83,7 @@ impl Appender {
         }
         segment.length += bytes.len() as u64;
         segment.unread_clicks = Some(segment.unread_clicks.unwrap_or(0) + clicks);
-        segment.waiting_since.get_or_insert_with(Instant::now);
+        segment.unread_since.get_or_insert_with(Instant::now);
         state.bytes += bytes.len() as u64;
         drop(state);
         self.active = Some((id, file));
@@ -117,17 +123,8 @@ impl Appender {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        let length = FILE_MARK.len() as u64;
-        let segment = Segment {
-            length,
-            read: length,
-            reading: false,
-            unread_clicks: Some(0),
-            in_flight: 0,
-            growing: true,
-            damaged: false,
-            waiting_since: None,
-        };
+        let segment = Segment::begun();
+        let length = segment.length;
         let mut state = self.spool.state();
         state.segments.insert(id, segment);
         state.bytes += length;
