@@ -16,6 +16,7 @@ mod repeats;
 mod replicas;
 mod restarts;
 mod retries;
+mod spool;
 mod tokens;
 mod visits;
 
