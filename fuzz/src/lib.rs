@@ -7,9 +7,11 @@
 mod cache_value;
 mod clicks;
 mod slug;
+mod token;
 mod url;
 
 pub use cache_value::cache_value;
 pub use clicks::clicks;
 pub use slug::slug;
+pub use token::token;
 pub use url::url;

@@ -28,6 +28,11 @@ fn slugs_are_what_the_rules_say() {
 }
 
 #[test]
+fn tokens_of_nobody_are_taken_for_nobodys() {
+    replay("token", waypost_fuzz::token);
+}
+
+#[test]
 fn cached_values_are_their_slugs_own_or_nothing() {
     replay("cache_value", waypost_fuzz::cache_value);
 }
