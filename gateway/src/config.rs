@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use waypost_domain::LongUrl;
-use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds, seconds};
+use waypost_runtime::config::{Invalid, Options, Page, ProcessOptions, milliseconds, seconds};
 
-use crate::api::Origin;
+use crate::api::{Origin, table_of_codes};
 use crate::client::TrustedHops;
 use crate::limits::LimitOptions;
 use crate::protection::ProtectionOptions;
@@ -294,6 +294,10 @@ impl Options for Config {
 
     fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
+    }
+
+    fn pages() -> &'static [Page] {
+        &[("--errors-as-markdown", table_of_codes)]
     }
 
     fn check(&self) -> Result<(), Invalid> {

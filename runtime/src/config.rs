@@ -13,6 +13,9 @@ use clap::builder::Resettable;
 /// Prints all options as a Markdown table: what the documentation is made of.
 const MARKDOWN_FLAG: &str = "--options-as-markdown";
 
+/// A flag, to be the only one, and the Markdown that it prints.
+pub type Page = (&'static str, fn() -> String);
+
 /// The options of one binary.
 pub trait Options: clap::Parser + Send + 'static {
     /// The options that every process has.
@@ -25,6 +28,11 @@ pub trait Options: clap::Parser + Send + 'static {
     /// given.
     fn run_instead(&self) -> Option<Result<(), crate::Error>> {
         None
+    }
+
+    /// What documentation is made of besides the options.
+    fn pages() -> &'static [Page] {
+        &[]
     }
 
     /// Checks what no single option can: how options fit together.
@@ -117,8 +125,13 @@ pub fn parse<C: Options>(flags: impl IntoIterator<Item = OsString>) -> Result<C,
     let mut arguments = vec![OsString::from(C::command().get_name())];
     arguments.extend(flags);
     let mut command = C::command();
-    if arguments.get(1).is_some_and(|flag| flag == MARKDOWN_FLAG) {
-        return Err(Stop::Shown(markdown(&command)));
+    if let Some(flag) = arguments.get(1) {
+        if flag == MARKDOWN_FLAG {
+            return Err(Stop::Shown(markdown(&command)));
+        }
+        if let Some((_, page)) = C::pages().iter().find(|page| flag == page.0) {
+            return Err(Stop::Shown(page()));
+        }
     }
     if let Some(file) = file_option(&arguments) {
         let text = std::fs::read_to_string(&file).map_err(|error| {

@@ -1,4 +1,5 @@
-//! `cargo xtask docs`: the tables of options, as the programs print them.
+//! `cargo xtask docs`: the tables of options and of the API's errors, as the programs
+//! print them.
 
 use std::fs;
 use std::process::Command;
@@ -6,9 +7,13 @@ use std::process::Command;
 use crate::Error;
 use crate::steps::{self, Steps};
 
-const PAGES: [&str; 2] = ["README.md", "docs/configuration.md"];
+const PAGES: [&str; 3] = ["README.md", "docs/configuration.md", "docs/errors.md"];
 
-const BEGIN: &str = "<!-- options of ";
+/// What stands before the name of a program, and the flag that makes it print the table.
+const TABLES: [(&str, &str); 2] = [
+    ("<!-- options of ", "--options-as-markdown"),
+    ("<!-- errors of ", "--errors-as-markdown"),
+];
 const END: &str = "<!-- end -->";
 
 #[derive(Debug, clap::Args)]
@@ -56,27 +61,35 @@ fn read(page: &str) -> Result<(std::path::PathBuf, String), Error> {
 
 /// The page with each table replaced by what its program prints.
 fn filled(page: &str) -> Result<String, Error> {
+    let mut text = page.to_owned();
+    for (begin, flag) in TABLES {
+        text = filled_with(&text, begin, flag)?;
+    }
+    Ok(text)
+}
+
+fn filled_with(page: &str, begin: &str, flag: &str) -> Result<String, Error> {
     let mut text = String::new();
     let mut rest = page;
-    while let Some(at) = rest.find(BEGIN) {
-        let malformed = || Error::Step(format!("after `{BEGIN}` a name, `-->` and `{END}` follow"));
+    while let Some(at) = rest.find(begin) {
+        let malformed = || Error::Step(format!("after `{begin}` a name, `-->` and `{END}` follow"));
         let (before, tail) = rest.split_at(at);
-        let (program, tail) = tail[BEGIN.len()..]
+        let (program, tail) = tail[begin.len()..]
             .split_once(" -->")
             .ok_or_else(malformed)?;
         let (_, tail) = tail.split_once(END).ok_or_else(malformed)?;
-        let table = table(program)?;
-        text += &format!("{before}{BEGIN}{program} -->\n{table}{END}");
+        let table = table(program, flag)?;
+        text += &format!("{before}{begin}{program} -->\n{table}{END}");
         rest = tail;
     }
     Ok(text + rest)
 }
 
-fn table(program: &str) -> Result<String, Error> {
+fn table(program: &str, flag: &str) -> Result<String, Error> {
     let failed = |problem: String| Error::Step(format!("{program}: {problem}"));
     let path = steps::target_folder()?.join("debug").join(program);
     let output = Command::new(&path)
-        .arg("--options-as-markdown")
+        .arg(flag)
         // What is set here must not show as a default there.
         .env_clear()
         .output()

@@ -49,8 +49,11 @@ pub(super) fn frame() -> OpenApi {
     let mut openapi = Frame::openapi();
     openapi.info.description = Some(ABOUT.to_owned());
     let mut bearer = Http::new(HttpAuthScheme::Bearer);
-    bearer.bearer_format = Some("JWT".to_owned());
-    bearer.description = Some("A token of `waypost token`, or one of the operator's.".to_owned());
+    bearer.description = Some(
+        "An API key, as `waypost keys create` makes them, or a JWT of an issuer whom the operator \
+         believes. Either holds scopes, of which a route needs the one that stands with it."
+            .to_owned(),
+    );
     let components = openapi.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     openapi
