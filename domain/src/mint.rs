@@ -8,6 +8,7 @@ use std::fmt;
 
 use aes::Aes256;
 use fpe::ff1::{FF1, FlexibleNumeralString};
+use sha2::{Digest as _, Sha256};
 
 use crate::{Epoch, Prefix, Slug, base62};
 
@@ -31,10 +32,14 @@ pub fn counter_range(epoch: Epoch) -> Option<std::ops::Range<u64>> {
     (end <= SUFFIXES).then_some(start..end)
 }
 
+/// What is hashed before the key, so that the hash is good for nothing else.
+const FINGERPRINT: &[u8] = b"waypost slug-key fingerprint 1";
+
 /// The permutation from counters to slugs. Its key never changes: another key
 /// would issue old slugs again.
 pub struct Mint {
     ff1: FF1<Aes256>,
+    fingerprint: [u8; 16],
 }
 
 impl Mint {
@@ -42,7 +47,19 @@ impl Mint {
     pub fn new(key: &[u8; 32]) -> Self {
         let ff1 = FF1::<Aes256>::new(key, u32::from(base62::RADIX))
             .expect("62 is within the radixes of FF1");
-        Self { ff1 }
+        let hash = Sha256::new().chain_update(FINGERPRINT).chain_update(key);
+        let fingerprint = hash.finalize().first_chunk().copied();
+        Self {
+            ff1,
+            fingerprint: fingerprint.expect("SHA-256 has 32 bytes"),
+        }
+    }
+
+    /// What two instances tell by whether they mint with the same key. It says nothing
+    /// else of the key, which is random.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 16] {
+        self.fingerprint
     }
 
     /// The slug of a counter under a prefix. About 11 us.
@@ -109,6 +126,8 @@ mod tests {
         };
         assert_ne!(suffix(1, "aa"), suffix(1, "ab"));
         assert_ne!(suffix(1, "aa"), suffix(2, "aa"));
+        let fingerprint = |key| Mint::new(&[key; 32]).fingerprint();
+        assert_ne!(fingerprint(1), fingerprint(2));
     }
 
     /// Slugs that are out in the world hang on this: it must never change.

@@ -7,6 +7,8 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 pub(crate) struct Metrics {
     /// Requests that got their slugs.
     pub(crate) leased: IntCounter,
+    /// Requests that moved counters to where others stand.
+    pub(crate) raised: IntCounter,
     /// Requests outside the limits: a caller of another release, or a mistake.
     pub(crate) refused: IntCounter,
     /// Requests that the database did not answer.
@@ -23,7 +25,7 @@ impl Metrics {
         let requests = IntCounterVec::new(
             Opts::new(
                 "waypost_keygen_requests_total",
-                "Lease requests by outcome: leased, refused, failed",
+                "Requests by outcome: leased, raised, refused, failed",
             ),
             &["outcome"],
         )?;
@@ -37,6 +39,7 @@ impl Metrics {
         registry.register(Box::new(withheld.clone()))?;
         Ok(Self {
             leased: requests.with_label_values(&["leased"]),
+            raised: requests.with_label_values(&["raised"]),
             refused: requests.with_label_values(&["refused"]),
             failed: requests.with_label_values(&["failed"]),
             slugs,

@@ -1,6 +1,7 @@
-//! `LeaseSlugs`: check the request, move the counters, mint what they passed.
+//! `LeaseSlugs`: check the request, move the counters, mint what they passed. And
+//! `RaiseCounters`, which passes what another instance has minted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,10 +10,13 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
-use waypost_domain::mint::{Mint, counter_range};
+use waypost_domain::mint::{Mint, SUFFIXES, counter_range};
 use waypost_domain::{Epoch, Prefix};
 use waypost_proto::keygen::keygen_service_server::KeygenService;
-use waypost_proto::keygen::{LeaseSlugsRequest, LeaseSlugsResponse, PrefixLease};
+use waypost_proto::keygen::{
+    Counter, LeaseSlugsRequest, LeaseSlugsResponse, PrefixLease, RaiseCountersRequest,
+    RaiseCountersResponse,
+};
 use waypost_runtime::Error;
 
 use crate::metrics::Metrics;
@@ -81,6 +85,41 @@ impl<S: CounterStore> Keygen<S> {
         self.metrics.slugs.inc_by(given);
         Ok(slugs)
     }
+
+    async fn raise(&self, request: RaiseCountersRequest) -> Result<Vec<Counter>, Failure> {
+        let raised = counters(&request.counters).map_err(Failure::Refused)?;
+        if request.slug_key != self.mint.fingerprint() {
+            return Err(Failure::OtherKey);
+        }
+        let stand = tokio::time::timeout(STORE_DEADLINE, self.store.raise(&raised))
+            .await
+            .map_err(|_| Failure::Deadline)??;
+        let counters = request.counters.into_iter().zip(stand);
+        Ok(counters
+            .map(|(counter, next)| Counter { next, ..counter })
+            .collect())
+    }
+
+    /// What the caller is told, and what the log is.
+    fn failed(&self, failure: &Failure) -> Status {
+        match failure {
+            Failure::Refused(problem) => {
+                self.metrics.refused.inc();
+                Status::invalid_argument(*problem)
+            }
+            Failure::OtherKey => {
+                self.metrics.refused.inc();
+                Status::failed_precondition("the slugs were made with another slug-key")
+            }
+            Failure::Store(_) | Failure::Deadline | Failure::Stopping => {
+                self.metrics.failed.inc();
+                let source = std::error::Error::source(failure).map(ToString::to_string);
+                tracing::warn!(error = %failure, source, "key counters not moved");
+                // Safe to repeat: a range that was taken meanwhile is burned.
+                Status::unavailable("the key counters cannot be moved")
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -94,32 +133,61 @@ impl<S: CounterStore> KeygenService for Keygen<S> {
                 self.metrics.leased.inc();
                 Ok(Response::new(LeaseSlugsResponse { slugs }))
             }
-            Err(Failure::Refused(problem)) => {
-                self.metrics.refused.inc();
-                Err(Status::invalid_argument(problem))
+            Err(failure) => Err(self.failed(&failure)),
+        }
+    }
+
+    async fn raise_counters(
+        &self,
+        request: Request<RaiseCountersRequest>,
+    ) -> Result<Response<RaiseCountersResponse>, Status> {
+        match self.raise(request.into_inner()).await {
+            Ok(counters) => {
+                self.metrics.raised.inc();
+                Ok(Response::new(RaiseCountersResponse { counters }))
             }
-            Err(failure) => {
-                self.metrics.failed.inc();
-                let source = std::error::Error::source(&failure).map(ToString::to_string);
-                tracing::warn!(error = %failure, source, "lease failed");
-                // Safe to repeat: a range that was taken meanwhile is burned.
-                Err(Status::unavailable("the key counters cannot be moved"))
-            }
+            Err(failure) => Err(self.failed(&failure)),
         }
     }
 }
 
-/// Why a request gets no slugs.
+/// Why a request moves nothing, or gets nothing for it.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
     Refused(&'static str),
+    #[error("pass slugs of another key")]
+    OtherKey,
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error("move the key counters in time")]
     Deadline,
     #[error("mint, since the process ends")]
     Stopping,
+}
+
+/// Where counters are to stand.
+fn counters(given: &[Counter]) -> Result<Vec<(Prefix, u64)>, &'static str> {
+    if given.is_empty() || given.len() > MAX_PREFIXES {
+        return Err("a request names 1 to 256 prefixes");
+    }
+    let mut named = BTreeSet::new();
+    let mut counters = Vec::with_capacity(given.len());
+    for counter in given {
+        let prefix = prefix(&counter.prefix)?;
+        if counter.next > SUFFIXES {
+            return Err("a counter is at most 62^6");
+        }
+        if !named.insert(prefix) {
+            return Err("a request names each prefix once");
+        }
+        counters.push((prefix, counter.next));
+    }
+    Ok(counters)
+}
+
+fn prefix(text: &str) -> Result<Prefix, &'static str> {
+    Prefix::parse(text).ok_or("a prefix is two characters of 0-9, A-Z, a-z")
 }
 
 /// What the request wants, in the order of the prefixes.
@@ -129,8 +197,7 @@ fn wants(leases: &[PrefixLease]) -> Result<Vec<Want>, &'static str> {
     }
     let mut wants = BTreeMap::new();
     for lease in leases {
-        let prefix =
-            Prefix::parse(&lease.prefix).ok_or("a prefix is two characters of 0-9, A-Z, a-z")?;
+        let prefix = prefix(&lease.prefix)?;
         let within = Epoch::new(lease.epoch)
             .and_then(counter_range)
             .ok_or("the epoch has no counters")?;

@@ -31,6 +31,15 @@ pub trait CounterStore: Send + Sync + 'static {
     ///
     /// The wants name each prefix once.
     fn take(&self, wants: &[Want]) -> impl Future<Output = Result<Vec<Range<u64>>, Error>> + Send;
+
+    /// Moves each counter that is not yet so far to where it is to stand, all of them or
+    /// none. Answers where they stand afterwards, in the same order.
+    ///
+    /// The counters name each prefix once.
+    fn raise(
+        &self,
+        counters: &[(Prefix, u64)],
+    ) -> impl Future<Output = Result<Vec<u64>, Error>> + Send;
 }
 
 /// Why no range was given. Some may have been burned.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use sqlx::PgPool;
+use waypost_domain::Prefix;
 use waypost_runtime::database::{self, Schema};
 
 use super::{CounterStore, Error, Want};
@@ -35,6 +36,15 @@ const MOVE_ROWS: &str = "\
 UPDATE key_counter SET next = moved.next
 FROM unnest($1::text[], $2::bigint[]) AS moved (prefix, next)
 WHERE key_counter.prefix = moved.prefix";
+
+/// In the order of the prefixes, as above.
+const RAISE_ROWS: &str = "\
+-- keygen.raise_counters
+INSERT INTO key_counter (prefix, next)
+SELECT prefix, next FROM unnest($1::text[], $2::bigint[]) AS raised (prefix, next)
+ORDER BY prefix COLLATE \"C\"
+ON CONFLICT (prefix) DO UPDATE SET next = greatest(key_counter.next, excluded.next)
+RETURNING prefix, next";
 
 /// Counters in Postgres, which several keygens share. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -87,5 +97,25 @@ impl CounterStore for PostgresCounters {
             .await?;
         transaction.commit().await?;
         Ok(ranges)
+    }
+
+    async fn raise(&self, counters: &[(Prefix, u64)]) -> Result<Vec<u64>, Error> {
+        let (prefixes, nexts): (Vec<String>, Vec<i64>) = counters
+            .iter()
+            .map(|(prefix, next)| (prefix.to_string(), next.cast_signed()))
+            .unzip();
+        let rows: HashMap<String, i64> = sqlx::query_as(RAISE_ROWS)
+            .bind(&prefixes)
+            .bind(&nexts)
+            .fetch_all(&self.pool)
+            .await?
+            .into_iter()
+            .collect();
+        let stands = |(prefix, _): &(Prefix, u64)| {
+            let next = rows.get(&prefix.to_string());
+            next.and_then(|next| u64::try_from(*next).ok())
+                .ok_or(Error::Row(*prefix))
+        };
+        counters.iter().map(stands).collect()
     }
 }

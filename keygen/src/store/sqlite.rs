@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use waypost_domain::Prefix;
 use waypost_runtime::database::{self, Schema};
 
 use super::{CounterStore, Error, Want};
@@ -27,6 +28,12 @@ const MOVE: &str = "\
 -- keygen.move_counter
 INSERT INTO key_counter (prefix, next) VALUES (?1, ?2)
 ON CONFLICT (prefix) DO UPDATE SET next = excluded.next";
+
+const RAISE: &str = "\
+-- keygen.raise_counter
+INSERT INTO key_counter (prefix, next) VALUES (?1, ?2)
+ON CONFLICT (prefix) DO UPDATE SET next = max(next, excluded.next)
+RETURNING next";
 
 /// Counters in a SQLite file of one process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -79,5 +86,20 @@ impl CounterStore for SqliteCounters {
         }
         transaction.commit().await?;
         Ok(ranges)
+    }
+
+    async fn raise(&self, counters: &[(Prefix, u64)]) -> Result<Vec<u64>, Error> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut stand = Vec::with_capacity(counters.len());
+        for (prefix, next) in counters {
+            let next: i64 = sqlx::query_scalar(RAISE)
+                .bind(prefix.to_string())
+                .bind(next.cast_signed())
+                .fetch_one(&mut *transaction)
+                .await?;
+            stand.push(u64::try_from(next).map_err(|_| Error::Row(*prefix))?);
+        }
+        transaction.commit().await?;
+        Ok(stand)
     }
 }

@@ -48,6 +48,14 @@ macro_rules! suite {
             }
 
             #[tokio::test(flavor = "multi_thread")]
+            async fn a_raised_counter_gives_nothing_below_and_never_goes_back() {
+                super::a_raised_counter_gives_nothing_below_and_never_goes_back(
+                    &<$database>::create().await,
+                )
+                .await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
             async fn concurrent_takers_of_the_same_prefixes_never_overlap() {
                 super::concurrent_takers_of_the_same_prefixes_never_overlap(
                     &<$database>::create().await,
@@ -109,6 +117,28 @@ async fn what_was_taken_is_not_given_again_after_a_restart(database: &impl Datab
     let before = take(&database.open().await, want("aa", 1, 100)).await;
     let after = take(&database.open().await, want("aa", 1, 100)).await;
     assert_eq!(before.end, after.start);
+}
+
+async fn a_raised_counter_gives_nothing_below_and_never_goes_back(database: &impl Database) {
+    let store = database.open().await;
+    let one = COUNTERS_PER_EPOCH;
+    let raised = |prefix, next| (Prefix::parse(prefix).unwrap(), next);
+    take(&store, want("aa", 1, 10)).await;
+    // One that was never moved, one that is behind and one that is not; not in order.
+    take(&store, want("ab", 1, 700)).await;
+    let to = [
+        raised("zz", one + 3),
+        raised("aa", one + 500),
+        raised("ab", one + 500),
+    ];
+    let stand = [one + 3, one + 500, one + 700];
+    assert_eq!(store.raise(&to).await.unwrap(), stand);
+    assert_eq!(store.raise(&to).await.unwrap(), stand, "again");
+    let store = database.open().await;
+    assert_eq!(take(&store, want("aa", 1, 1)).await.start, one + 500);
+    assert_eq!(take(&store, want("ab", 1, 1)).await.start, one + 700);
+    assert_eq!(take(&store, want("zz", 1, 1)).await.start, one + 3);
+    assert_eq!(store.raise(&to).await.unwrap(), stand.map(|next| next + 1));
 }
 
 async fn concurrent_takers_of_the_same_prefixes_never_overlap(database: &impl Database) {

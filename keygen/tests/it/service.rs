@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use prometheus::Registry;
 use tonic::{Code, Request};
+use waypost_domain::Prefix;
 use waypost_domain::mint::Mint;
 use waypost_keygen::Keygen;
 use waypost_keygen::store::{CounterStore, Error, Want};
 use waypost_proto::keygen::keygen_service_server::KeygenService as _;
-use waypost_proto::keygen::{LeaseSlugsRequest, PrefixLease};
+use waypost_proto::keygen::{Counter, LeaseSlugsRequest, PrefixLease, RaiseCountersRequest};
 
 pub(crate) fn lease(prefix: &str, epoch: u32, count: u32) -> PrefixLease {
     PrefixLease {
@@ -36,6 +37,10 @@ impl CounterStore for Untouched {
     async fn take(&self, wants: &[Want]) -> Result<Vec<Range<u64>>, Error> {
         panic!("{wants:?} moved a counter");
     }
+
+    async fn raise(&self, counters: &[(Prefix, u64)]) -> Result<Vec<u64>, Error> {
+        panic!("{counters:?} were moved");
+    }
 }
 
 #[tokio::test]
@@ -43,7 +48,7 @@ async fn requests_outside_the_limits_are_refused() {
     let mint = Mint::new(&[1; 32]);
     let keygen = Keygen::new(Untouched, mint, &Registry::new()).unwrap();
     let many = |count: usize, each| -> Vec<PrefixLease> {
-        waypost_domain::Prefix::all()
+        Prefix::all()
             .take(count)
             .map(|prefix| lease(&prefix.to_string(), 1, each))
             .collect()
@@ -102,4 +107,79 @@ async fn a_lease_is_slugs_under_the_prefixes_asked_for() {
         (under("zz"), under("aa"), slugs.len()),
         (7, 1_024, 7 + 1_024)
     );
+}
+
+fn counter(prefix: &str, next: u64) -> Counter {
+    Counter {
+        prefix: prefix.to_owned(),
+        next,
+    }
+}
+
+#[tokio::test]
+async fn counters_of_another_key_and_those_outside_the_limits_move_nothing() {
+    let mint = || Mint::new(&[1; 32]);
+    let keygen = Keygen::new(Untouched, mint(), &Registry::new()).unwrap();
+    let raise = async |counters: Vec<Counter>, key: &[u8]| {
+        let request = RaiseCountersRequest {
+            counters,
+            slug_key: key.to_vec(),
+        };
+        let refused = keygen.raise_counters(Request::new(request)).await;
+        refused.unwrap_err().code()
+    };
+    let own = mint().fingerprint();
+    let many = Prefix::all().take(257);
+    for outside in [
+        vec![],
+        many.map(|prefix| counter(&prefix.to_string(), 1)).collect(),
+        vec![counter("a-", 1)],
+        vec![counter("aa", u64::MAX)],
+        vec![counter("aa", 1), counter("aa", 2)],
+    ] {
+        assert_eq!(raise(outside, &own).await, Code::InvalidArgument);
+    }
+    let other = Mint::new(&[2; 32]).fingerprint();
+    for key in [&other[..], &[]] {
+        let refused = raise(vec![counter("aa", 1)], key).await;
+        assert_eq!(refused, Code::FailedPrecondition);
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn no_slug_below_a_raised_counter_is_leased() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = async |file: &str| {
+        let file = folder.path().join(file);
+        let (mint, registry) = (Mint::new(&[1; 32]), Registry::new());
+        let keygen = waypost_keygen::open_sqlite(&file, mint, &registry).await;
+        keygen.unwrap()
+    };
+    let (here, there) = (open("here.db").await, open("there.db").await);
+    let request = || {
+        Request::new(LeaseSlugsRequest {
+            prefixes: vec![lease("aa", 1, 100)],
+        })
+    };
+    let taken = here
+        .lease_slugs(request())
+        .await
+        .unwrap()
+        .into_inner()
+        .slugs;
+    let moved = RaiseCountersRequest {
+        counters: vec![counter("aa", 100_000_100)],
+        slug_key: Mint::new(&[1; 32]).fingerprint().to_vec(),
+    };
+    let stand = there.raise_counters(Request::new(moved.clone())).await;
+    assert_eq!(stand.unwrap().into_inner().counters, moved.counters);
+    let fresh = there
+        .lease_slugs(request())
+        .await
+        .unwrap()
+        .into_inner()
+        .slugs;
+    assert_eq!(fresh.len(), 100);
+    assert!(fresh.iter().all(|slug| !taken.contains(slug)));
 }
