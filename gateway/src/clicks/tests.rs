@@ -15,6 +15,7 @@ use waypost_proto::click::Batch;
 
 use super::*;
 
+mod disks;
 mod faults;
 #[cfg(feature = "cluster")]
 mod on_kafka;

@@ -210,7 +210,7 @@ fn redirects_do_not_notice_an_outage_of_the_broker_and_its_clicks_are_counted_so
 }
 
 #[test]
-#[ignore = "takes ten minutes"]
+#[ignore = "takes six minutes"]
 fn redirects_do_not_notice_five_minutes_without_a_broker() {
     outage(Duration::from_secs(300));
 }
