@@ -17,6 +17,7 @@ mod replicas;
 mod restarts;
 mod retries;
 mod spool;
+mod statistics;
 mod tokens;
 mod visits;
 
