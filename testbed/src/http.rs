@@ -20,12 +20,28 @@ pub struct Response {
 /// If the server cannot be reached, goes silent for as long as `timeout`, or
 /// answers something else than HTTP.
 pub fn get(address: &str, path: &str, timeout: Duration) -> io::Result<Response> {
+    ask(address, path, "", timeout)
+}
+
+/// The same with a bearer token.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_with(address: &str, path: &str, token: &str, timeout: Duration) -> io::Result<Response> {
+    let header = format!("authorization: Bearer {token}\r\n");
+    ask(address, path, &header, timeout)
+}
+
+fn ask(address: &str, path: &str, headers: &str, timeout: Duration) -> io::Result<Response> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     // By 1.0 the answer's body is neither chunked nor followed by anything.
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nhost: {address}\r\n{headers}\r\n"
+    )?;
     let mut bytes = Vec::new();
     stream.take(BODY_LIMIT).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

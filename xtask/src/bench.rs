@@ -17,6 +17,7 @@ mod redirect_redis;
 mod report;
 mod scale;
 mod scrape;
+mod stats;
 mod subject;
 mod turns;
 mod yardstick;
@@ -60,6 +61,8 @@ enum Name {
     Scale,
     /// Bytes of a link, against its encoded value
     Memory,
+    /// Time of a link's statistics, against the objective
+    Stats,
     /// All of them
     All,
 }
@@ -89,7 +92,7 @@ pub(crate) struct Options {
 
 impl Name {
     /// One after the other.
-    const EACH: [Self; 7] = [
+    const EACH: [Self; 8] = [
         Self::RedirectHot,
         Self::RedirectRedis,
         Self::RedirectPostgres,
@@ -97,6 +100,7 @@ impl Name {
         Self::Latency,
         Self::Scale,
         Self::Memory,
+        Self::Stats,
     ];
 
     fn text(self) -> String {
@@ -113,6 +117,7 @@ impl Name {
             Self::Latency => latency::run(bench),
             Self::Scale => scale::run(bench),
             Self::Memory => memory::run(bench),
+            Self::Stats => stats::run(bench),
             Self::All => Err(Error::Step("all of them is not one".to_owned())),
         }
     }

@@ -25,6 +25,8 @@ pub(crate) enum Load<'a> {
     Creates(&'a str),
     /// With a token, so many links a call.
     Batches(&'a str, usize),
+    /// With a token, the paths of a file, a line each.
+    Reads(&'a str, &'a Path),
 }
 
 /// Which link comes next.
@@ -122,6 +124,7 @@ impl Load<'_> {
             Self::Creates(_) | Self::Batches(..) => {
                 ("creates.lua", include_str!("wrk/creates.lua"))
             }
+            Self::Reads(..) => ("reads.lua", include_str!("wrk/reads.lua")),
         };
         let path = folder.join(name);
         fs::write(&path, format!("{text}\n{TOLD}")).map_err(|error| failed(&error.to_string()))?;
@@ -138,6 +141,7 @@ impl Load<'_> {
             ],
             Self::Creates(token) => vec![token.to_owned(), "0".to_owned()],
             Self::Batches(token, size) => vec![token.to_owned(), size.to_string()],
+            Self::Reads(token, paths) => vec![token.to_owned(), paths.display().to_string()],
         }
     }
 }
