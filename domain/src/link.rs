@@ -179,18 +179,6 @@ impl Conditions {
     }
 }
 
-impl Link {
-    #[must_use]
-    pub fn conditions(&self) -> Conditions {
-        Conditions {
-            state: self.state,
-            valid_since: self.valid_since,
-            valid_until: self.valid_until,
-            has_password: self.password_hash.is_some(),
-        }
-    }
-}
-
 /// What a create that may be repeated is found by, whichever gateway is asked.
 ///
 /// It follows from the tenant and either the `Idempotency-Key` or, for

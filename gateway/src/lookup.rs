@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
-use waypost_domain::{DomainId, Link, LinkKey, SlugRef, Timestamp};
+use waypost_domain::{DomainId, Link, LinkKey, SlugRef, Timestamp, Verdict};
 
 use crate::fetch::{Fetched, Fetcher};
 use crate::freshness::{Freshness, Stamp, Trust};
 use crate::l1::L1;
 use crate::metrics::Metrics;
-use crate::shards::{self, Shards};
+use crate::shards::{self, Resolved, Shards, Source};
 use crate::target::Target;
 
 /// How long a write waits for Redis to know of it. After that it goes on without.
@@ -25,6 +25,17 @@ pub enum Found {
     Absent,
     /// Nobody who knows could be asked.
     Unknown(shards::Error),
+}
+
+/// A link with all that no cache holds of it.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) link: Box<Link>,
+    /// The newest of it that is known here. If the link is older, nobody follows this one.
+    pub(crate) target: Arc<Target>,
+    /// By the shard's clock, which is `now`.
+    pub(crate) verdict: Verdict,
+    pub(crate) now: Timestamp,
 }
 
 /// The read path. Cheap to clone.
@@ -86,6 +97,39 @@ impl Lookup {
                 Found::Unknown(error)
             }
         }
+    }
+
+    /// Reads a link whole at its shard; `None` if the primary says that there is none. A
+    /// replica may lag behind a change that is known here.
+    ///
+    /// # Errors
+    /// If the owner cannot be asked, or all that it gives of a link that is followed is
+    /// older than what is known here.
+    pub(crate) async fn whole(&self, key: &Arc<LinkKey>) -> Result<Option<Whole>, shards::Error> {
+        // An edit may overtake the first answer, also the primary's.
+        for _ in 0..2 {
+            let stamp = self.stamp(key);
+            let Resolved::Found(link, source) = self.shards.resolve(key).await? else {
+                return Ok(None);
+            };
+            let stamp = match source {
+                Source::Primary => stamp,
+                Source::Replica => stamp.of_replica(),
+            };
+            let target = self.l1.put(Arc::new(Target::from(&*link)), stamp);
+            let now = self.shard_time(key, Instant::now());
+            let verdict = target.verdict(now);
+            let is_followed = matches!(verdict, Verdict::Redirect | Verdict::Password);
+            if target.version == link.version || !is_followed {
+                return Ok(Some(Whole {
+                    link,
+                    target,
+                    verdict,
+                    now,
+                }));
+            }
+        }
+        Err(shards::Error::Unconfirmed)
     }
 
     /// The clock of the shard that has this slug.

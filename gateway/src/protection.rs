@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use waypost_domain::blocklist::{self, Blocklist};
 use waypost_domain::destination::{Policy, Refusal};
-use waypost_domain::{Link, LongUrl, Slug, Timestamp, Verdict, long_url};
+use waypost_domain::{LongUrl, Slug, Verdict, long_url};
 use waypost_runtime::config::Invalid;
 use waypost_runtime::watched::{Content, Source, Watched};
 use waypost_runtime::{Error, Process};
@@ -172,12 +172,6 @@ impl Protection {
     /// Why a link that leads there is not followed, if so.
     pub(crate) fn bar(&self, canonical: &str) -> Option<Bar> {
         self.bar_by(&self.0.blocklist.load(), canonical)
-    }
-
-    /// What a visitor gets to see of a link that was read past the memory.
-    pub(crate) fn verdict(&self, link: &Link, now: Timestamp) -> Verdict {
-        let verdict = link.conditions().verdict(now);
-        unless_barred(verdict, self.bar(link.long_url.as_str()))
     }
 
     fn bar_by(&self, list: &Option<Blocklist>, canonical: &str) -> Option<Bar> {

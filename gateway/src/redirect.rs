@@ -133,7 +133,12 @@ impl Redirects {
             Verdict::Redirect if !target.has_visit_limit() => {
                 Some(self.redirect(target, now, status_of(target), visit))
             }
-            Verdict::Redirect => match self.visits.held(target, visit.counts)? {
+            // Nobody follows it now, so that no visit is taken, and none is asked for.
+            Verdict::Redirect if !visit.counts => Some(match self.visits.is_used_up(target) {
+                true => self.refusal(StatusCode::GONE, visit.headers),
+                false => self.redirect(target, now, status_of(target), visit),
+            }),
+            Verdict::Redirect => match self.visits.take(target)? {
                 Grant::Granted => Some(self.redirect(target, now, status_of(target), visit)),
                 _ => Some(self.refusal(StatusCode::GONE, visit.headers)),
             },
@@ -151,7 +156,7 @@ impl Redirects {
         if let Some(answer) = self.at_once(target, now, visit) {
             return answer;
         }
-        match self.visits.ask(target, visit.counts).await {
+        match self.visits.ask(target).await {
             // An edit that was not told yet: the link as it is now is judged anew.
             Grant::Outdated => match self.lookup.ask_shard(key).await {
                 Found::Link(target, now) => match self.at_once(&target, now, visit) {
@@ -175,7 +180,7 @@ impl Redirects {
         visit: &Visit<'_>,
     ) -> Answer {
         let grant = if target.has_visit_limit() {
-            self.visits.ask(target, visit.counts).await
+            self.visits.ask(target).await
         } else {
             Grant::Granted
         };

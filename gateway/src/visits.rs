@@ -123,8 +123,8 @@ impl Visits {
         visits
     }
 
-    /// What can be said without asking the shard. Takes the visit if it counts.
-    pub(crate) fn held(&self, target: &Target, counts: bool) -> Option<Grant> {
+    /// Takes a visit out of what is held; `None` if the shard has to be asked.
+    pub(crate) fn take(&self, target: &Target) -> Option<Grant> {
         let key = key(target);
         let mut stripe = self.0.stripe(&key);
         let lease = stripe.get_mut(&key)?;
@@ -133,17 +133,28 @@ impl Visits {
         }
         lease.touched = Instant::now();
         if lease.left > 0 {
-            lease.left -= u32::from(counts);
+            lease.left -= 1;
             return Some(Grant::Granted);
         }
         let used_up = lease.used_up.is_some_and(|at| at.elapsed() < USED_UP);
         used_up.then_some(Grant::UsedUp)
     }
 
-    /// Takes a visit, or only sees whether there is one; asks the shard if need be, once
-    /// for all who wait.
-    pub(crate) async fn ask(&self, target: &Target, counts: bool) -> Grant {
-        let asked = tokio::time::timeout(PATIENCE, self.ask_patiently(target, counts));
+    /// Whether a link is used up, as far as this gateway has been told. Whoever only looks
+    /// at a link takes no lease for that, and keeps none: its last visits would be held
+    /// here, where nobody makes them.
+    pub(crate) fn is_used_up(&self, target: &Target) -> bool {
+        let key = key(target);
+        let stripe = self.0.stripe(&key);
+        stripe.get(&key).is_some_and(|lease| {
+            let is_of_it = lease.id == target.id && lease.version >= target.version;
+            is_of_it && lease.left == 0 && lease.used_up.is_some()
+        })
+    }
+
+    /// Takes a visit; asks the shard if need be, once for all who wait.
+    pub(crate) async fn ask(&self, target: &Target) -> Grant {
+        let asked = tokio::time::timeout(PATIENCE, self.ask_patiently(target));
         let grant = asked
             .await
             .unwrap_or(Grant::Unknown(shards::Error::Unavailable));
@@ -156,11 +167,11 @@ impl Visits {
         grant
     }
 
-    async fn ask_patiently(&self, target: &Target, counts: bool) -> Grant {
+    async fn ask_patiently(&self, target: &Target) -> Grant {
         let key = Arc::new(key(target));
         loop {
             // Those who wait for one lease may be more than it has visits.
-            if let Some(grant) = self.held(target, counts) {
+            if let Some(grant) = self.take(target) {
                 return grant;
             }
             let (inner, id, version) = (Arc::clone(&self.0), target.id, target.version);

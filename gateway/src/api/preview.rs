@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Extension;
 use axum::extract::State;
@@ -15,11 +14,9 @@ use super::link::InPath;
 use super::problem::no_such_route;
 use super::{Api, Code};
 use crate::client::ClientAddress;
+use crate::lookup::Whole;
 use crate::pages::{self, Answer, escape};
 use crate::redirect::slug_of;
-use crate::shards::Resolved;
-use crate::target::Target;
-use crate::visits::Grant;
 
 /// A link as anybody may see it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -103,9 +100,14 @@ async fn preview_of(
     let asked = redirects.may_ask(slug, client);
     asked.map_err(|problem| pages::refused(&problem, headers))?;
     // The caches know neither title nor age.
-    let link = match redirects.lookup.shards.resolve(&key).await {
-        Ok(Resolved::Found(link, _)) => link,
-        Ok(Resolved::Absent) => {
+    let Whole {
+        link,
+        target,
+        verdict,
+        ..
+    } = match redirects.lookup.whole(&key).await {
+        Ok(Some(whole)) => whole,
+        Ok(None) => {
             redirects.limits.missed(client);
             return Err(redirects.refusal(StatusCode::NOT_FOUND, headers));
         }
@@ -114,15 +116,9 @@ async fn preview_of(
             return Err(redirects.refusal(StatusCode::SERVICE_UNAVAILABLE, headers));
         }
     };
-    let now = redirects.lookup.shard_time(&key, Instant::now());
-    match api.0.rules.protection.verdict(&link, now) {
+    match verdict {
         Verdict::Redirect | Verdict::Password => {
-            let used_up = link.max_visits.is_some()
-                && matches!(
-                    redirects.visits.ask(&Target::from(&*link), false).await,
-                    Grant::UsedUp
-                );
-            if used_up {
+            if target.has_visit_limit() && redirects.visits.is_used_up(&target) {
                 return Err(redirects.refusal(StatusCode::GONE, headers));
             }
             Ok(Preview::new(api, &link))

@@ -1,24 +1,22 @@
 //! `POST /{slug}`: a visitor sends the password of a link.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
-use waypost_domain::{DomainId, Link, LinkKey, Timestamp, Verdict};
+use waypost_domain::{DomainId, LinkKey, Verdict};
 
 use super::body::Form;
 use super::link::InPath;
 use super::{Api, Code, Problem, preview, problem};
 use crate::client::ClientAddress;
+use crate::lookup::Whole;
 use crate::pages::{self, Answer, Asked, NOT_KEPT};
 use crate::passwords;
 use crate::redirect::{Visit, sent_to, slug_of};
-use crate::shards::Resolved;
-use crate::target::Target;
 
 /// What a password's form takes, percent-encoded throughout: 128 bytes of three
 /// characters each, and the name of the field.
@@ -124,9 +122,9 @@ impl Request<'_> {
             return pages::refused(&problem, self.headers);
         }
         // The shard's word, and not a cache's: these do not hold the hash.
-        let link = match redirects.lookup.shards.resolve(&key).await {
-            Ok(Resolved::Found(link, _)) => link,
-            Ok(Resolved::Absent) => {
+        let whole = match redirects.lookup.whole(&key).await {
+            Ok(Some(whole)) => whole,
+            Ok(None) => {
                 redirects.limits.missed(self.client);
                 return redirects.refusal(StatusCode::NOT_FOUND, self.headers);
             }
@@ -135,12 +133,10 @@ impl Request<'_> {
                 return redirects.refusal(StatusCode::SERVICE_UNAVAILABLE, self.headers);
             }
         };
-        let now = redirects.lookup.shard_time(&key, Instant::now());
-        let verdict = self.api.0.rules.protection.verdict(&link, now);
-        match (verdict, &link.password_hash) {
+        match (whole.verdict, &whole.link.password_hash) {
             (Verdict::Password, Some(hash)) => {
                 let hash = hash.clone();
-                self.check(&link, password, hash, now).await
+                self.check(&whole, password, hash).await
             }
             // Its password was taken away meanwhile: it is followed like any other.
             (Verdict::Redirect, _) => self.to_itself(),
@@ -148,18 +144,19 @@ impl Request<'_> {
         }
     }
 
-    async fn check(&self, link: &Link, password: String, hash: String, now: Timestamp) -> Answer {
+    async fn check(&self, whole: &Whole, password: String, hash: String) -> Answer {
+        let key = &whole.link.key;
         let redirects = &self.api.0.redirects;
         let Ok(check) = redirects.passwords.check().await else {
             return pages::refused(&Problem::passwords_overloaded(), self.headers);
         };
         // Asked only now that it is our turn, so that guesses that come all at once do
         // not overtake the count.
-        if let Err(often) = redirects.attempts.at(&link.key) {
+        if let Err(often) = redirects.attempts.at(key) {
             return pages::password(Asked::TooOften(often.0), self.headers);
         }
         if !check.matches(password, hash).await {
-            redirects.attempts.wrong(&link.key);
+            redirects.attempts.wrong(key);
             return pages::password(Asked::Wrong, self.headers);
         }
         let visit = Visit {
@@ -170,7 +167,7 @@ impl Request<'_> {
         };
         // The browser goes on with GET, and the password stays here.
         redirects
-            .follow(&Target::from(link), now, StatusCode::SEE_OTHER, &visit)
+            .follow(&whole.target, whole.now, StatusCode::SEE_OTHER, &visit)
             .await
     }
 

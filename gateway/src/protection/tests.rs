@@ -6,7 +6,7 @@ use crate::target::tests::target;
 use std::path::Path;
 use std::time::Duration;
 
-use waypost_domain::{DomainId, SlugRef};
+use waypost_domain::{DomainId, SlugRef, Timestamp};
 use waypost_runtime::watched::Watcher;
 
 const PATIENCE: Duration = Duration::from_secs(20);

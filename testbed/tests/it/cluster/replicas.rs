@@ -130,6 +130,46 @@ fn links_are_followed_at_once_with_the_primary_frozen() {
 }
 
 #[test]
+fn a_replica_that_lags_behind_shows_and_unlocks_nothing_that_was_switched_off() {
+    let builder = small().gateways(1).replicas(1);
+    let cluster = builder.set(Kind::Gateway, "WAYPOST_REDIS", "").start();
+    let cluster = cluster.unwrap();
+    let user = User::of(&cluster, 0);
+    let create = |password: Option<&str>| {
+        let link = json!({ "longUrl": "https://example.com/lag", "password": password });
+        let created = user.send("POST", "/api/v1/links", Some(&link));
+        let created: serde_json::Value = created.json().unwrap();
+        created["slug"].as_str().unwrap().to_owned()
+    };
+    let [open, locked, edited] = [None, Some("x"), None].map(create);
+    let unlock = |slug: &str| {
+        let form = user.request("POST", &format!("/{slug}"), None);
+        let form = form.header("content-type", "application/x-www-form-urlencoded");
+        form.body("password=x").send().unwrap().status().as_u16()
+    };
+    let preview = |slug: &str| user.get(&format!("/{slug}+")).status().as_u16();
+    assert_eq!((preview(&open), unlock(&locked)), (200, 303));
+    wait_usable(&cluster);
+    let replica = &cluster.shards[0].replicas[0];
+    replica
+        .query(Shard::DATABASE, "SELECT pg_wal_replay_pause()")
+        .unwrap();
+    for slug in [&open, &locked] {
+        let path = format!("/api/v1/links/{slug}/disable");
+        assert_eq!(user.send("POST", &path, None).status(), 200);
+    }
+    let edit = json!({ "longUrl": "https://example.com/changed" });
+    let path = format!("/api/v1/links/{edited}");
+    assert_eq!(user.send("PATCH", &path, Some(&edit)).status(), 200);
+
+    cluster.shards[0].postgres.kill().unwrap();
+    assert_eq!((preview(&open), unlock(&open)), (404, 404));
+    assert_eq!((preview(&locked), unlock(&locked)), (404, 404));
+    // What it leads to now, the replica cannot say.
+    assert_eq!(preview(&edited), 503);
+}
+
+#[test]
 fn nothing_that_a_replica_said_is_put_into_redis() {
     let cluster = small()
         .gateways(1)

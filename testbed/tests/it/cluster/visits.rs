@@ -75,6 +75,8 @@ fn a_link_is_followed_through_two_gateways_exactly_as_often_as_it_may_be() {
     });
     assert_eq!(here.clicks(&slug), Some(1_500));
     for user in [&here, &there] {
+        // Who only looks is told what this gateway knows.
+        assert_eq!(user.follow(&slug).0, 410);
         let head = user.send("HEAD", &format!("/{slug}"), None);
         assert_eq!(head.status(), 410);
         assert_eq!(user.get(&format!("/{slug}+")).status(), 410);
@@ -91,6 +93,19 @@ fn head_and_preview_take_no_visit() {
         assert_eq!(user.get(&format!("/{slug}+")).status(), 200);
     }
     assert_eq!(use_up(&user, &slug), 1);
+}
+
+#[test]
+fn who_looks_at_a_link_leaves_its_last_visit_to_other_gateways() {
+    let [here, there] = users(shared());
+    let slug = create(&here, 1);
+    for _ in 0..2 {
+        let head = there.send("HEAD", &format!("/{slug}"), None);
+        assert_eq!(head.status(), 302);
+        assert_eq!(there.get(&format!("/{slug}+")).status(), 200);
+    }
+    assert_eq!(here.follow(&slug).0, 302);
+    assert_eq!(there.follow(&slug).0, 410);
 }
 
 #[test]
@@ -192,6 +207,8 @@ fn visits_that_nobody_makes_are_soon_another_gateways() {
     wait_until("they have been given back", || {
         let more = use_up(&here, &slug);
         visits += more;
+        // Looking at the link there does not keep them.
+        there.send("HEAD", &format!("/{slug}"), None);
         visits >= 400
     });
     assert_eq!(visits, 400);
