@@ -114,6 +114,8 @@ pub enum Written {
     VersionMismatch(Box<Link>),
     /// Taken down: only the operator changes it.
     Blocked,
+    /// With this edit it would end before it begins.
+    NeverValid,
 }
 
 /// What became of asking for visits.

@@ -238,6 +238,8 @@ pub enum Written {
     VersionMismatch(Box<Link>),
     /// It was taken down: only the operator changes it.
     Blocked(Box<Link>),
+    /// With this edit it would end before it begins.
+    NeverValid(Box<Link>),
     Moved(PrefixOwner),
     /// Its data cannot be stored, now or later.
     Refused,

@@ -282,11 +282,16 @@ pub(super) fn check_validity(
     let refused = |detail: &'static str| Err(Problem::new(Code::ValidityInvalid, detail));
     match (since, until) {
         (_, Some(until)) if until <= now => refused("validUntil is in the past."),
-        (Some(since), Some(until)) if since >= until => {
-            refused("validSince is not before validUntil.")
-        }
+        (Some(since), Some(until)) if since >= until => Err(never_valid()),
         _ => Ok(()),
     }
+}
+
+pub(super) fn never_valid() -> Problem {
+    Problem::new(
+        Code::ValidityInvalid,
+        "validSince is not before validUntil.",
+    )
 }
 
 pub(super) fn check_title(title: Option<&str>) -> Result<(), Problem> {

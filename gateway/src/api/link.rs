@@ -14,8 +14,8 @@ use waypost_domain::{
 use super::auth::{Editor, Reader};
 use super::body::{Json, whole};
 use super::create::{
-    check_max_visits, check_password, check_tags, check_title, check_validity, hash, now,
-    redirect_status, redirect_status_schema, tags_schema, timestamp,
+    check_max_visits, check_password, check_tags, check_title, check_validity, hash, never_valid,
+    now, redirect_status, redirect_status_schema, tags_schema, timestamp,
 };
 use super::etag::{IfNoneMatch, is_known};
 use super::{Api, Code, Problem, auth, body, problem};
@@ -358,6 +358,7 @@ pub(super) fn answer(api: &Api, written: Written) -> Result<Response, Problem> {
         Written::Absent => Err(Problem::no_such_link()),
         Written::Gone => Err(Problem::gone()),
         Written::Blocked => Err(Problem::blocked()),
+        Written::NeverValid => Err(never_valid()),
         Written::VersionMismatch(_) => Err(Problem::version_mismatch()),
     }
 }
@@ -414,6 +415,8 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     text.strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))
         .and_then(|version| version.parse().ok())
+        // To the shard, 0 means whichever version is there.
+        .filter(|version| *version != 0)
         .map(Some)
         // A tag that we never gave out matches nothing.
         .ok_or_else(Problem::version_mismatch)

@@ -23,7 +23,8 @@ problem::problems!(Problems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGon
 
 /// Take a link down, whoever's it is.
 ///
-/// Its visitors get 451, and its owner can change nothing about it.
+/// Its visitors get 451, and its owner can change nothing about it. One that its owner
+/// has deleted can be taken down as well, so that it is not made again.
 #[utoipa::path(
     post,
     path = "/api/v1/links/{slug}/takedown",
@@ -52,7 +53,8 @@ pub(super) async fn take_down(
 
 /// Lift a takedown.
 ///
-/// A link that is not taken down stays as it is, also one that its owner has disabled.
+/// The link is again what it was before: one that its owner had disabled stays off, and
+/// one that was deleted is gone (410). A link that is not taken down stays as it is.
 #[utoipa::path(
     delete,
     path = "/api/v1/links/{slug}/takedown",
@@ -88,6 +90,9 @@ pub(super) async fn lift(
             Written::VersionMismatch(newer) => link = newer,
             Written::Written(lifted) => {
                 tracing::info!(slug, tenant = lifted.tenant, operator, "takedown lifted");
+                if lifted.state == LinkState::Deleted {
+                    return Err(Problem::gone());
+                }
                 return answer(&api, Written::Written(lifted));
             }
             other => return answer(&api, other),

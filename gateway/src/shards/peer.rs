@@ -285,6 +285,7 @@ impl Peer {
             Some(Outcome::Absent(_)) => Item::Done(Written::Absent),
             Some(Outcome::Gone(_)) => Item::Done(Written::Gone),
             Some(Outcome::Blocked(_)) => Item::Done(Written::Blocked),
+            Some(Outcome::NeverValid(_)) => Item::Done(Written::NeverValid),
             Some(Outcome::VersionMismatch(link)) => {
                 Item::Done(Written::VersionMismatch(self.trusted(link)?))
             }

@@ -80,6 +80,7 @@ impl<S: LinkStore> Service<S> {
             Written::Gone(link) => Outcome::Gone((&*link).into()),
             Written::VersionMismatch(link) => Outcome::VersionMismatch((&*link).into()),
             Written::Blocked(link) => Outcome::Blocked((&*link).into()),
+            Written::NeverValid(link) => Outcome::NeverValid((&*link).into()),
             Written::Moved(owner) => {
                 self.count_moved(rpc, 1);
                 Outcome::Moved(moved(&owner))

@@ -46,6 +46,10 @@ const SCHEMA: Schema = Schema {
             "life",
             include_str!("../../migrations/postgres/0002_life.sql"),
         ),
+        (
+            "takedowns",
+            include_str!("../../migrations/postgres/0003_takedowns.sql"),
+        ),
     ],
 };
 

@@ -34,6 +34,23 @@ pub(super) enum OnSource {
     Reused,
 }
 
+/// What a row remembers beside its link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    last_change: Option<ChangeId>,
+    /// What a link was when it was taken down.
+    before_block: Option<State>,
+}
+
+impl Memory {
+    pub(super) fn new(last_change: Option<Uuid>, before_block: Option<i32>) -> Self {
+        Self {
+            last_change: last_change.map(ChangeId),
+            before_block: before_block.and_then(State::from_number),
+        }
+    }
+}
+
 /// What to do about a change of a row.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OnWrite {
@@ -41,6 +58,7 @@ pub(super) enum OnWrite {
     Gone,
     Blocked,
     VersionMismatch,
+    NeverValid,
     /// It is the row's last change already, or asks for what is so.
     Repeat,
     /// Replace the row by this one.
@@ -56,6 +74,7 @@ impl OnWrite {
             Self::Gone => Written::Gone(existing),
             Self::Blocked => Written::Blocked(existing),
             Self::VersionMismatch => Written::VersionMismatch(existing),
+            Self::NeverValid => Written::NeverValid(existing),
             Self::Repeat => Written::Link(existing),
             Self::Write(link) => Written::Link(link),
         }
@@ -95,9 +114,8 @@ pub(super) fn on_existing(
     let is_own = existing.tenant == new.tenant;
     let ended = ended_at(existing, now);
     let free = match new.kind {
-        // Had it been live, it would have been found by its source: it is used up.
-        // Were it kept, each life of such a link would make the series longer.
-        SlugKind::Derived => is_own && (ended.is_some() || has_source_of(existing, new)),
+        // One that is used up or off has not ended: gateways may hold visits of it.
+        SlugKind::Derived => is_own && ended.is_some(),
         _ => ended.is_some_and(|end| is_own || now >= end.after(QUARANTINE)),
     };
     if !free {
@@ -106,11 +124,19 @@ pub(super) fn on_existing(
     OnExisting::Recreate(Box::new(life(new, existing.version.next(epoch), now)))
 }
 
-/// Whether a link is one that a create with its source is answered with. A link that
-/// was taken down is, too: whoever is told so refuses it.
+/// Whether a link is one that a create with its source is answered with. Under an
+/// Idempotency-Key that is what the first request made, be it off or used up by now;
+/// who asks for any link like this one wants one that leads somewhere.
 #[must_use]
 pub(super) fn is_live(link: &Link, used_up: bool, now: Timestamp) -> bool {
-    !used_up && ended_at(link, now).is_none()
+    let is_keyed = link.source.is_some_and(|source| source.digest.is_some());
+    let leads_somewhere = match link.state {
+        State::Active => !used_up,
+        State::Disabled | State::Deleted => false,
+        // Whoever is told so refuses it: another in its place would be a way around.
+        State::Blocked => true,
+    };
+    (is_keyed || leads_somewhere) && ended_at(link, now).is_none()
 }
 
 /// Decides about a create whose source has a live link.
@@ -133,12 +159,11 @@ pub(super) fn sought(new: &NewLink) -> Option<Source> {
     new.source.filter(|_| new.kind != SlugKind::Minted)
 }
 
-/// Decides about a change of `existing`, whose last change was `last`. The signature
-/// is still to be set.
+/// Decides about a change of `existing`. The signature is still to be set.
 #[must_use]
 pub(super) fn on_write(
     existing: &Link,
-    last: Option<ChangeId>,
+    memory: Memory,
     write: &Write,
     epoch: Epoch,
     now: Timestamp,
@@ -146,14 +171,16 @@ pub(super) fn on_write(
     if matches!(&write.writer, Writer::Tenant(tenant) if *tenant != existing.tenant) {
         return OnWrite::Absent;
     }
-    if last == Some(write.change_id) {
+    if memory.last_change == Some(write.change_id) {
         return OnWrite::Repeat;
     }
-    if existing.state == State::Deleted {
+    let is_operator = write.writer == Writer::Operator;
+    // Or deleting before and recreating after would be a way around a takedown.
+    if existing.state == State::Deleted && !(is_operator && takes_down(&write.kind)) {
         return OnWrite::Gone;
     }
     // Or deleting and recreating it would be a way around the takedown.
-    if existing.state == State::Blocked && write.writer != Writer::Operator {
+    if existing.state == State::Blocked && !is_operator {
         return OnWrite::Blocked;
     }
     if write
@@ -167,11 +194,20 @@ pub(super) fn on_write(
         WriteKind::Update(patch) => patch.apply(&mut link),
         WriteKind::Delete => link.state = State::Deleted,
     }
-    if write.writer == Writer::Operator && existing.state != State::Blocked {
-        // What was not taken down is not let up: it may be off by its owner's will.
-        if link.state == State::Active {
-            return OnWrite::Repeat;
-        }
+    if is_operator && link.state == State::Active {
+        link.state = match existing.state {
+            // It may have been off, or gone, by its owner's will.
+            State::Blocked => memory.before_block.unwrap_or(State::Active),
+            // What was not taken down is not let up.
+            other => other,
+        };
+    }
+    if link == *existing {
+        return OnWrite::Repeat;
+    }
+    // The edit may name one end alone. What was so before is no reason to refuse a title.
+    if is_never_valid(&link) && !is_never_valid(existing) {
+        return OnWrite::NeverValid;
     }
     if link.source.is_some_and(|source| source.digest.is_none()) && !answers_alike(existing, &link)
     {
@@ -236,9 +272,13 @@ fn answers_alike(a: &Link, b: &Link) -> bool {
     deciding(a) == deciding(b)
 }
 
-fn has_source_of(link: &Link, new: &NewLink) -> bool {
-    let id = |source: Option<Source>| source.map(|source| source.id);
-    link.source.is_some() && id(link.source) == id(new.source)
+fn is_never_valid(link: &Link) -> bool {
+    let both = link.valid_since.zip(link.valid_until);
+    both.is_some_and(|(since, until)| since >= until)
+}
+
+fn takes_down(kind: &WriteKind) -> bool {
+    matches!(kind, WriteKind::Update(patch) if patch.state == Some(State::Blocked))
 }
 
 fn life(new: &NewLink, version: Version, now: Timestamp) -> Link {

@@ -40,6 +40,10 @@ const SCHEMA: Schema = Schema {
             "life",
             include_str!("../../migrations/sqlite/0002_life.sql"),
         ),
+        (
+            "takedowns",
+            include_str!("../../migrations/sqlite/0003_takedowns.sql"),
+        ),
     ],
 };
 
@@ -237,14 +241,14 @@ impl Session for SqliteSession {
         if moved {
             return Ok(Written::Moved(owner));
         }
-        let Some((existing, last)) = rows::stored(&mut tx, &write.key).await? else {
+        let Some((existing, memory)) = rows::stored(&mut tx, &write.key).await? else {
             return Ok(Written::Absent);
         };
         let (key_ring, slug) = (&self.store.0.key_ring, write.key.slug.as_str());
         let Some(existing) = columns::authentic(key_ring, slug, existing) else {
             return Ok(Written::Damaged);
         };
-        let mut link = match rules::on_write(&existing, last, write, owner.epoch, now) {
+        let mut link = match rules::on_write(&existing, memory, write, owner.epoch, now) {
             OnWrite::Write(link) => link,
             refused => return Ok(refused.answer(existing)),
         };

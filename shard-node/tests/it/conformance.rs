@@ -61,12 +61,18 @@ macro_rules! conformance {
             a_key_that_was_used_for_another_request_is_reused
             a_claimed_key_is_reused_by_another_request
             a_dead_link_is_not_found_by_its_source
+            a_used_up_link_is_found_by_its_key_alone_and_keeps_its_slug
+            a_link_that_is_off_is_found_by_its_key_alone
             an_edit_of_what_decides_the_answer_lets_go_of_the_source
             two_slugs_of_one_source_in_a_batch_make_one_link
             a_link_of_a_moved_prefix_is_not_found_by_its_source
             of_a_hundred_racing_creates_of_a_source_one_makes_the_link
             what_the_operator_takes_down_is_out_of_its_owners_reach
             a_takedown_that_is_tried_twice_is_made_once
+            a_tombstone_that_is_taken_down_is_nobodys_to_recreate
+            a_takedown_that_is_lifted_leaves_what_was_there_before
+            an_edit_that_changes_nothing_makes_no_version
+            an_edit_that_would_end_a_link_before_it_begins_is_refused
             a_row_that_was_forged_is_never_signed_again
             a_damaged_row_fails_alone_in_a_look_up
             a_change_of_a_damaged_row_is_told_without_it
@@ -627,7 +633,7 @@ pub(crate) async fn a_database_of_another_shard_is_refused(database: &impl Datab
 
 pub(crate) async fn a_schema_of_a_later_release_is_refused(database: &impl Database) {
     database
-        .execute("UPDATE _sqlx_migrations SET version = 99 WHERE version = 2")
+        .execute("UPDATE _sqlx_migrations SET version = 99 WHERE version = 3")
         .await;
     let error = database.store().prepare(&map()).await.unwrap_err();
     assert!(error.is_permanent());

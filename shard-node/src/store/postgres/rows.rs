@@ -209,7 +209,8 @@ pub(super) async fn replace(
                state = $7, version = $8, created_at = $9, updated_at = $10, valid_since = $11,
                valid_until = $12, max_visits = $13, title = $14, tags = $15::text::text[],
                forward_query = $16, password_hash = $17, create_id = $18, source = $19,
-               signature = $20, change_id = $22
+               signature = $20, change_id = $22, state_before_block = CASE WHEN $7 <> 3 THEN NULL
+                  WHEN state = 3 THEN state_before_block ELSE state END
             WHERE domain = $1 AND slug = $2
          ), told AS (
             INSERT INTO outbox (domain, slug) VALUES ($1, $2)

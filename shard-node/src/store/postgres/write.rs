@@ -1,10 +1,10 @@
 //! One edit or deletion, under a lock on its row.
 
 use sqlx::Row as _;
-use waypost_domain::ChangeId;
+use uuid::Uuid;
 
 use super::{PostgresSession, link_columns, owner_at, rows};
-use crate::store::rules::{self, OnWrite};
+use crate::store::rules::{self, Memory, OnWrite};
 use crate::store::{Error, Write, Written, columns};
 
 /// Applies a change in one transaction.
@@ -29,7 +29,8 @@ pub(super) async fn apply(session: &mut PostgresSession, write: &Write) -> Resul
     let existing = sqlx::query(concat!(
         "-- shard.lock\nSELECT ",
         link_columns!(),
-        ", l.change_id FROM links AS l WHERE l.domain = $1 AND l.slug = $2 FOR UPDATE"
+        ", l.change_id, l.state_before_block FROM links AS l
+          WHERE l.domain = $1 AND l.slug = $2 FOR UPDATE"
     ))
     .bind(rows::domain(key))
     .bind(key.slug.as_str())
@@ -39,12 +40,14 @@ pub(super) async fn apply(session: &mut PostgresSession, write: &Write) -> Resul
         tx.rollback().await?;
         return Ok(Written::Absent);
     };
-    let last = Option::map(row.try_get(20)?, ChangeId);
+    let last_change: Option<Uuid> = row.try_get(20)?;
+    let before_block: Option<i16> = row.try_get(21)?;
+    let memory = Memory::new(last_change, before_block.map(i32::from));
     let Some(existing) = columns::authentic(&key_ring, key.slug.as_str(), rows::link(&row)) else {
         tx.rollback().await?;
         return Ok(Written::Damaged);
     };
-    let mut link = match rules::on_write(&existing, last, write, owner.epoch, now) {
+    let mut link = match rules::on_write(&existing, memory, write, owner.epoch, now) {
         OnWrite::Write(link) => link,
         refused => {
             tx.rollback().await?;

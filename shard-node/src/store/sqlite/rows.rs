@@ -2,26 +2,31 @@
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use uuid::Uuid;
 use waypost_domain::{ChangeId, Link, LinkKey, Timestamp};
 
 use crate::store::columns::{self, Columns, link_columns};
+use crate::store::rules::Memory;
 use crate::store::{Change, Error, Place};
 
-/// A link, unless its row is damaged, and its last change.
+/// A link, unless its row is damaged, and what the row remembers.
 pub(super) async fn stored(
     tx: &mut SqliteConnection,
     key: &LinkKey,
-) -> Result<Option<(Result<Link, Error>, Option<ChangeId>)>, Error> {
+) -> Result<Option<(Result<Link, Error>, Memory)>, Error> {
     let row = sqlx::query(concat!(
         "-- shard.stored\nSELECT ",
         link_columns!(),
-        ", l.change_id FROM links AS l WHERE l.domain = ?1 AND l.slug = ?2"
+        ", l.change_id, l.state_before_block FROM links AS l WHERE l.domain = ?1 AND l.slug = ?2"
     ))
     .bind(i64::from(key.domain.0))
     .bind(key.slug.as_str())
     .fetch_optional(tx)
     .await?;
-    let read = |row: SqliteRow| Ok((link(&row), Option::map(row.try_get(20)?, ChangeId)));
+    let read = |row: SqliteRow| {
+        let change: Option<Uuid> = row.try_get(20)?;
+        Ok((link(&row), Memory::new(change, row.try_get(21)?)))
+    };
     row.map(read).transpose()
 }
 
@@ -60,7 +65,8 @@ pub(super) async fn replace(
                 state = ?7, version = ?8, created_at = ?9, updated_at = ?10, valid_since = ?11,
                 valid_until = ?12, max_visits = ?13, title = ?14, tags = ?15, forward_query = ?16,
                 password_hash = ?17, create_id = ?18, source = ?19, signature = ?20,
-                change_id = ?21
+                change_id = ?21, state_before_block = CASE WHEN ?7 <> 3 THEN NULL
+                   WHEN state = 3 THEN state_before_block ELSE state END
              WHERE domain = ?1 AND slug = ?2",
         ),
         new,

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use tokio::task::JoinSet;
 use uuid::Uuid;
-use waypost_domain::{Change, CreateId, NewLink, Patch, SlugKind, Source, State, Timestamp};
-use waypost_shard_node::store::{Created, Purpose, Session as _, WriteKind};
+use waypost_domain::{Change, CreateId, Link, NewLink, Patch, SlugKind, Source, State, Timestamp};
+use waypost_shard_node::store::{Created, Purpose, Resolved, Session as _, WriteKind};
 use waypost_shard_node::store::{LinkStore as _, Writer};
 
+use super::writes::to_state;
 use crate::fixture::*;
 
 /// A create by `findIfExists`.
@@ -50,21 +51,17 @@ pub(crate) async fn a_live_link_is_found_by_its_source_whatever_its_slug(databas
         let outcome = try_create(&mut session, &derived(slug, 1)).await;
         assert_eq!(outcome, Created::Existing(Box::new(link.clone())));
     }
-    // One that is off or taken down is still there.
-    for state in [State::Disabled, State::Blocked] {
-        let patch = Patch {
-            state: Some(state),
-            ..Patch::default()
-        };
-        let writer = match state {
-            State::Blocked => Writer::Operator,
-            _ => acme(),
-        };
-        let kind = WriteKind::Update(Box::new(patch));
-        let link = written(&write_by(&mut session, writer, "so000001", kind).await);
+    // One that is taken down is still there, whatever it was before.
+    for state in [State::Active, State::Disabled] {
+        written(&write(&mut session, "so000001", to_state(state)).await);
+        let block = to_state(State::Blocked);
+        let link = written(&write_by(&mut session, Writer::Operator, "so000001", block).await);
         let outcome = try_create(&mut session, &derived("so000001", 1)).await;
         assert_eq!(outcome, Created::Existing(Box::new(link)));
+        let lift = to_state(State::Active);
+        written(&write_by(&mut session, Writer::Operator, "so000001", lift).await);
     }
+    written(&write(&mut session, "so000001", to_state(State::Active)).await);
     // Another tenant's source is another one, and this slug is taken.
     let mut stranger = derived("so000001", 1);
     stranger.tenant = "other".to_owned();
@@ -117,8 +114,7 @@ pub(crate) async fn a_claimed_key_is_reused_by_another_request(database: &impl D
 
 pub(crate) async fn a_dead_link_is_not_found_by_its_source(database: &impl Database) {
     let mut session = database.session().await;
-    let mut new = derived("de000001", 1);
-    new.max_visits = Some(3);
+    let new = derived("de000001", 1);
     let mut lives = vec![create(&mut session, &new).await];
     let again = || NewLink {
         create_id: CreateId(Uuid::new_v4()),
@@ -127,16 +123,6 @@ pub(crate) async fn a_dead_link_is_not_found_by_its_source(database: &impl Datab
 
     delete(&mut session, "de000001").await;
     lives.push(create(&mut session, &again()).await);
-    // Used up, by its visits: those of this life count, and only if they are enough.
-    let visit = "INSERT INTO visits (leased, domain, granted, link_id, lease_id, slug, returns)
-                 SELECT 2, domain, 0, link_id, link_id, slug, signature FROM links";
-    database.execute(visit).await;
-    let outcome = try_create(&mut session, &again()).await;
-    assert_eq!(outcome, Created::Existing(Box::new(lives[1].clone())));
-    database.execute("UPDATE visits SET leased = 3").await;
-    lives.push(create(&mut session, &again()).await);
-    let outcome = try_create(&mut session, &again()).await;
-    assert_eq!(outcome, Created::Existing(Box::new(lives[2].clone())));
     // Expired. The source has its digest, or this edit would let it go.
     delete(&mut session, "de000001").await;
     let mut short = keyed(again(), 9, 9);
@@ -149,6 +135,68 @@ pub(crate) async fn a_dead_link_is_not_found_by_its_source(database: &impl Datab
     let ids: BTreeSet<Uuid> = lives.iter().map(|link| link.id.0).collect();
     assert_eq!(ids.len(), lives.len());
     assert_eq!(database.count("SELECT count(*) FROM links").await, 1);
+}
+
+/// Makes it look as if so many visits of all links had been leased.
+async fn lease_all(database: &impl Database, leased: &'static str) {
+    database.execute("DELETE FROM visits").await;
+    database
+        .execute(
+            "INSERT INTO visits (leased, domain, granted, link_id, lease_id, slug, returns)
+             SELECT 2, domain, 0, link_id, link_id, slug, signature FROM links",
+        )
+        .await;
+    database.execute(leased).await;
+}
+
+pub(crate) async fn a_used_up_link_is_found_by_its_key_alone_and_keeps_its_slug(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    let limited = |new: NewLink| NewLink {
+        max_visits: Some(3),
+        ..new
+    };
+    let find = |slug| limited(derived(slug, 1));
+    let by_key = |slug| limited(keyed(derived(slug, 2), 2, 7));
+    let found = create(&mut session, &find("uu000001")).await;
+    let made = create(&mut session, &by_key("uk000001")).await;
+    lease_all(database, "UPDATE visits SET leased = 2").await;
+    let outcome = try_create(&mut session, &find("uu000001")).await;
+    assert_eq!(outcome, Created::Existing(Box::new(found.clone())));
+    lease_all(database, "UPDATE visits SET leased = 3").await;
+    // A gateway may hold a visit still: another life would have all of its own beside it.
+    let outcome = try_create(&mut session, &find("uu000001")).await;
+    assert_eq!(outcome, Created::Conflict);
+    let next = create(&mut session, &find("uu000002")).await;
+    let outcome = try_create(&mut session, &find("uu000001")).await;
+    assert_eq!(outcome, Created::Existing(Box::new(next)));
+    let outcome = try_create(&mut session, &by_key("uk000001")).await;
+    assert_eq!(outcome, Created::Existing(Box::new(made)));
+    let key = std::slice::from_ref(&found.key);
+    let held = session.resolve_batch(key).await.unwrap();
+    assert_eq!(held, [Resolved::Found(Box::new(found))]);
+    // Taken down, it is found again, or asking again were a way around.
+    let block = to_state(State::Blocked);
+    written(&write_by(&mut session, Writer::Operator, "uu000001", block).await);
+    delete(&mut session, "uu000002").await;
+    let outcome = try_create(&mut session, &find("uu000001")).await;
+    let is_blocked = |link: &Link| link.state == State::Blocked;
+    assert!(matches!(outcome, Created::Existing(link) if is_blocked(&link)));
+}
+
+pub(crate) async fn a_link_that_is_off_is_found_by_its_key_alone(database: &impl Database) {
+    let mut session = database.session().await;
+    create(&mut session, &derived("of000001", 1)).await;
+    create(&mut session, &keyed(derived("ok000001", 2), 2, 7)).await;
+    written(&write(&mut session, "of000001", to_state(State::Disabled)).await);
+    let off = written(&write(&mut session, "ok000001", to_state(State::Disabled)).await);
+    let outcome = try_create(&mut session, &derived("of000001", 1)).await;
+    assert_eq!(outcome, Created::Conflict);
+    create(&mut session, &derived("of000002", 1)).await;
+    let again = keyed(derived("ok000001", 2), 2, 7);
+    let outcome = try_create(&mut session, &again).await;
+    assert_eq!(outcome, Created::Existing(Box::new(off)));
 }
 
 pub(crate) async fn an_edit_of_what_decides_the_answer_lets_go_of_the_source(

@@ -1,13 +1,13 @@
 //! Who may change what, and what must not be signed.
 
-use waypost_domain::{ChangeId, Patch, State, Timestamp};
+use waypost_domain::{Change, ChangeId, Patch, State, Timestamp};
 use waypost_shard_node::store::{
     Created, Resolved, Session as _, Write, WriteKind, Writer, Written,
 };
 
 use crate::fixture::*;
 
-fn to_state(state: State) -> WriteKind {
+pub(crate) fn to_state(state: State) -> WriteKind {
     WriteKind::Update(Box::new(Patch {
         state: Some(state),
         ..Patch::default()
@@ -54,11 +54,108 @@ pub(crate) async fn what_the_operator_takes_down_is_out_of_its_owners_reach(
     // What was not taken down is not let up.
     let outcome = write_by(&mut session, Writer::Operator, "td-link", unblock()).await;
     assert_eq!(written(&outcome), off);
-    let stone = delete(&mut session, "td-link").await;
-    let outcome = write_by(&mut session, Writer::Operator, "td-link", block()).await;
-    assert_eq!(outcome, Written::Gone(Box::new(stone)));
     let outcome = write_by(&mut session, Writer::Operator, "td-none", block()).await;
     assert_eq!(outcome, Written::Absent);
+}
+
+pub(crate) async fn a_tombstone_that_is_taken_down_is_nobodys_to_recreate(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    let find = || super::sources::derived("ts000001", 1);
+    for new in [alias("ts-alias"), find()] {
+        let slug = new.key.slug.as_str().to_owned();
+        create(&mut session, &new).await;
+        let stone = delete(&mut session, &slug).await;
+        let lift = to_state(State::Active);
+        let outcome = write_by(&mut session, Writer::Operator, &slug, lift).await;
+        assert_eq!(outcome, Written::Gone(Box::new(stone.clone())));
+        let block = to_state(State::Blocked);
+        let blocked = written(&write_by(&mut session, Writer::Operator, &slug, block).await);
+        assert_eq!(blocked.state, State::Blocked);
+        assert!(versions_rise(&[&stone, &blocked]));
+    }
+    let outcomes = session.create_batch(&[alias("ts-alias"), find()]).await;
+    let outcomes = outcomes.unwrap();
+    assert_eq!(outcomes[0], Created::Conflict);
+    // Which is refused, as everything that finds a link that was taken down.
+    let is_blocked = |outcome: &Created| matches!(outcome, Created::Existing(link) if link.state == State::Blocked);
+    assert!(is_blocked(&outcomes[1]), "{:?}", outcomes[1]);
+}
+
+pub(crate) async fn a_takedown_that_is_lifted_leaves_what_was_there_before(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    for before in [State::Active, State::Disabled, State::Deleted] {
+        create(&mut session, &alias("tl-link")).await;
+        match before {
+            State::Deleted => drop(delete(&mut session, "tl-link").await),
+            _ => drop(write(&mut session, "tl-link", to_state(before)).await),
+        }
+        // Twice, and it is still known what it was.
+        for _ in 0..2 {
+            let block = to_state(State::Blocked);
+            write_by(&mut session, Writer::Operator, "tl-link", block).await;
+        }
+        let lift = to_state(State::Active);
+        let lifted = written(&write_by(&mut session, Writer::Operator, "tl-link", lift).await);
+        assert_eq!(lifted.state, before);
+        assert!(key_ring().verify(&lifted));
+        let remembered = "SELECT count(*) FROM links WHERE state_before_block IS NOT NULL";
+        assert_eq!(database.count(remembered).await, 0);
+        database.execute("DELETE FROM links").await;
+    }
+}
+
+pub(crate) async fn an_edit_that_changes_nothing_makes_no_version(database: &impl Database) {
+    let mut session = database.session().await;
+    let created = create(&mut session, &alias("no-link")).await;
+    let same = Patch {
+        long_url: Some(created.long_url.clone()),
+        state: Some(State::Active),
+        valid_until: Change::Clear,
+        tags: Some(Vec::new()),
+        ..Patch::default()
+    };
+    for patch in [same.clone(), Patch::default()] {
+        let kind = WriteKind::Update(Box::new(patch));
+        let outcome = write(&mut session, "no-link", kind).await;
+        assert_eq!(outcome, Written::Link(Box::new(created.clone())));
+    }
+    assert!(session.oldest(10).await.unwrap().is_empty());
+    let title = Patch {
+        title: Change::Set("a title".to_owned()),
+        ..same
+    };
+    let kind = WriteKind::Update(Box::new(title));
+    let titled = written(&write(&mut session, "no-link", kind).await);
+    assert!(versions_rise(&[&created, &titled]));
+}
+
+pub(crate) async fn an_edit_that_would_end_a_link_before_it_begins_is_refused(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    let at = |millis| Timestamp::from_millis(millis);
+    let mut new = alias("nv-link");
+    (new.valid_since, new.valid_until) = (at(1_000), at(2_000));
+    let created = create(&mut session, &new).await;
+    let since = |millis| Patch {
+        valid_since: Change::Set(at(millis).unwrap()),
+        ..Patch::default()
+    };
+    let until = |millis| Patch {
+        valid_until: Change::Set(at(millis).unwrap()),
+        ..Patch::default()
+    };
+    for patch in [since(2_000), since(3_000), until(1_000), until(1)] {
+        let kind = WriteKind::Update(Box::new(patch));
+        let outcome = write(&mut session, "nv-link", kind).await;
+        assert_eq!(outcome, Written::NeverValid(Box::new(created.clone())));
+    }
+    let kind = WriteKind::Update(Box::new(since(1_999)));
+    written(&write(&mut session, "nv-link", kind).await);
 }
 
 pub(crate) async fn a_takedown_that_is_tried_twice_is_made_once(database: &impl Database) {

@@ -1,0 +1,2 @@
+-- The same as in Postgres.
+ALTER TABLE links ADD COLUMN state_before_block INTEGER;
