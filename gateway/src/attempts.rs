@@ -24,6 +24,14 @@ const OF_CLIENT: Rate = Rate {
     each: Duration::from_secs(2),
 };
 
+/// For how long who has sent a wrong password of a link shares its count with all who
+/// did. Who has sent none is heard even when others have used that up: else anybody could
+/// keep those out who know it. A guesser gains one guess an hour for each of his networks.
+const OF_GUESSER: Rate = Rate {
+    burst: 1,
+    each: Duration::from_secs(60 * 60),
+};
+
 /// Links, and clients, that are remembered at once: some MiB. With more, some of them
 /// are forgotten early.
 const REMEMBERED: usize = 16_384;
@@ -43,6 +51,7 @@ pub(crate) struct TooOften(pub(crate) u32);
 pub(crate) struct Attempts {
     of_client: Counted<IpAddr>,
     of_link: Counted<LinkKey>,
+    of_guesser: Counted<(LinkKey, IpAddr)>,
 }
 
 impl Attempts {
@@ -50,6 +59,7 @@ impl Attempts {
         Self {
             of_client: Counted::new(OF_CLIENT),
             of_link: Counted::new(OF_LINK),
+            of_guesser: Counted::new(OF_GUESSER),
         }
     }
 
@@ -61,15 +71,22 @@ impl Attempts {
         Ok(())
     }
 
-    /// Whether a password of this link is looked at.
-    pub(crate) fn at(&self, link: &LinkKey) -> Result<(), TooOften> {
-        self.of_link.heard(link, Instant::now())
+    /// Whether a client's password of this link is looked at.
+    pub(crate) fn at(&self, link: &LinkKey, client: ClientAddress) -> Result<(), TooOften> {
+        let now = Instant::now();
+        self.of_link.heard(link, now).or_else(|often| {
+            let guesser = (link.clone(), client.network());
+            let has_guessed = self.of_guesser.heard(&guesser, now).is_err();
+            if has_guessed { Err(often) } else { Ok(()) }
+        })
     }
 
     /// A password was wrong. Right ones do not count: else those who know it would keep
     /// each other out.
-    pub(crate) fn wrong(&self, link: &LinkKey) {
-        self.of_link.count(link.clone(), Instant::now());
+    pub(crate) fn wrong(&self, link: &LinkKey, client: ClientAddress) {
+        let now = Instant::now();
+        self.of_link.count(link.clone(), now);
+        self.of_guesser.count((link.clone(), client.network()), now);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is shed first when there is more than can be done.
 //!
-//! Statistics and lists have few places, and batches the fewest; requests about one link
+//! Statistics, lists and previews have few places, and batches the fewest; requests about one link
 //! have many. Redirects need none: other threads answer them, and what those do not have
 //! in memory waits in queues of its own. A request that finds its lane full is told so at
 //! once: it would only wait for others, and its client would repeat it.
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::api::Problem;
 use crate::metrics::Metrics;
 
-/// Statistics and lists at the same time. A list asks every shard.
+/// Statistics, lists and previews at the same time. A list asks every shard.
 const READS: usize = 64;
 
 /// Batches at the same time, of each of which 512 creates are under way: with one shard,
@@ -24,7 +24,7 @@ const SINGLE: usize = 2_048;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Statistics and lists.
+    /// Statistics, lists and previews.
     Reads,
     Batches,
     /// One link.

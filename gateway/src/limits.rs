@@ -46,6 +46,8 @@ const ALLOTTED_FOR: Duration = Duration::from_secs(10);
 pub(crate) enum Limit {
     Creates,
     AnonymousCreates,
+    /// At the pace of creates, which cost a shard as much, and counted apart from them.
+    Edits,
     Misses,
     Reads,
 }
@@ -56,6 +58,7 @@ impl Limit {
         match self {
             Self::Creates => "creates",
             Self::AnonymousCreates => "anonymous_creates",
+            Self::Edits => "edits",
             Self::Misses => "misses",
             Self::Reads => "reads",
         }
@@ -77,13 +80,19 @@ impl Subject {
 
     fn bytes(&self, limit: Limit) -> Vec<u8> {
         let mut bytes = limit.name().as_bytes().to_vec();
+        // The kind comes first: the octets of an address may spell a tenant.
         match self {
             Self::Tenant(tenant) => {
                 bytes.push(b':');
                 bytes.extend(tenant.as_bytes());
             }
-            Self::Address(IpAddr::V4(address)) => bytes.extend(address.octets()),
-            Self::Address(IpAddr::V6(address)) => bytes.extend(address.octets()),
+            Self::Address(address) => {
+                bytes.push(b'@');
+                match address {
+                    IpAddr::V4(address) => bytes.extend(address.octets()),
+                    IpAddr::V6(address) => bytes.extend(address.octets()),
+                }
+            }
         }
         bytes
     }
@@ -175,6 +184,17 @@ impl Limits {
         };
         let taken = self.0.take(limit, subject, pace, wanted).await;
         self.granted(limit, wanted, taken)
+    }
+
+    /// Asks for one edit, of whatever kind.
+    pub(crate) async fn edit(&self, subject: &Subject) -> Result<(), Exceeded> {
+        let Some(pace) = self.0.creates else {
+            return Ok(());
+        };
+        let taken = self.0.take(Limit::Edits, subject, pace, 1).await;
+        self.granted(Limit::Edits, 1, taken)
+            .exceeded
+            .map_or(Ok(()), Err)
     }
 
     /// Asks for one read over the API.
@@ -345,6 +365,28 @@ mod tests {
         let exceeded = limits.creates(&acme, 1).await.exceeded.unwrap();
         assert_eq!(exceeded.limit, Limit::Creates);
         assert!((59..=60).contains(&exceeded.retry_after()));
+    }
+
+    #[test]
+    fn an_address_whose_octets_spell_a_tenant_has_a_limit_of_its_own() {
+        let limits = limits(&["--limit-reads=1:1"]);
+        let address = Subject::address(client("97.98.99.100"));
+        assert_eq!(limits.read(&address), Ok(()));
+        let spelt = Subject::address(client("58.97.98.99"));
+        assert_eq!(limits.read(&spelt), Ok(()));
+        assert_eq!(limits.read(&Subject::Tenant("abc".into())), Ok(()));
+        assert!(limits.read(&spelt).is_err());
+    }
+
+    #[tokio::test]
+    async fn edits_are_limited_apart_from_creates() {
+        let limits = limits(&["--limit-creates=1:2"]);
+        let tenant = Subject::Tenant("acme".into());
+        assert_eq!(limits.creates(&tenant, 2).await.count, 2);
+        assert_eq!(limits.edit(&tenant).await, Ok(()));
+        assert_eq!(limits.edit(&tenant).await, Ok(()));
+        let exceeded = limits.edit(&tenant).await.unwrap_err();
+        assert_eq!(exceeded.limit, Limit::Edits);
     }
 
     #[test]

@@ -206,8 +206,8 @@ impl Metrics {
                 "waypost_http_connections_refused_total",
                 "Client connections closed at once because of the limit",
             )?,
-            // limit: creates, anonymous_creates, misses, reads; connections_per_address,
-            // head_time, send_time, requests_per_connection, target_length.
+            // limit: creates, anonymous_creates, edits, misses, reads;
+            // connections_per_address, head_time, send_time, requests_per_connection, target_length.
             limited: counters(
                 "waypost_gateway_limited_total",
                 "What a limit on one client has refused or closed",

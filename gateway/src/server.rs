@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 use waypost_domain::{Slug, SlugRef};
 use waypost_runtime::Process;
 use waypost_runtime::traces::Sampler;
@@ -117,7 +117,6 @@ impl Service<Request<Incoming>> for Connection {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        self.answering.begins();
         self.left.set(self.left.get().saturating_sub(1));
         let is_last = self.left.get() == 0;
         let span = trace::span(self.public.sampler, request.method(), request.headers());
@@ -125,24 +124,19 @@ impl Service<Request<Incoming>> for Connection {
             && !is_last
             && let Some(response) = self.public.answer_held(&request, self.peer)
         {
+            self.answering.answered();
             return future::Either::Left(future::ready(Ok(response)));
         }
+        self.answering.begins();
         let (public, peer) = (Arc::clone(&self.public), self.peer);
+        let answering = self.answering.clone();
         future::Either::Right(Box::pin(async move {
-            if is_last {
-                return Ok(public.answer_last(request, peer).await);
-            }
-            let Some(span) = span else {
-                return Ok(public.answer(request, peer).await);
+            let response = match span {
+                _ if is_last => public.answer_last(request, peer).await,
+                None => public.answer(request, peer).await,
+                Some(span) => public.answer_traced(request, peer, span).await,
             };
-            let answer = async {
-                match public.answer_held(&request, peer) {
-                    Some(response) => response,
-                    None => public.answer(request, peer).await,
-                }
-            };
-            let response = answer.instrument(span.clone()).await;
-            span.record("http.response.status_code", response.status().as_u16());
+            answering.answered();
             Ok(response)
         }))
     }
@@ -168,6 +162,23 @@ impl Public {
             None => self.answer(request, peer).await,
         };
         close(&mut response);
+        response
+    }
+
+    async fn answer_traced(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        span: Span,
+    ) -> Response<Body> {
+        let answer = async {
+            match self.answer_held(&request, peer) {
+                Some(response) => response,
+                None => self.answer(request, peer).await,
+            }
+        };
+        let response = answer.instrument(span.clone()).await;
+        span.record("http.response.status_code", response.status().as_u16());
         response
     }
 

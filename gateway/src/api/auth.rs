@@ -167,6 +167,11 @@ impl Auth {
             jwt::Error::Expired => Refusal::Expired,
             _ => Refusal::Invalid,
         })?;
+        // An issuer that hands out this name, or lets people choose it, would give all
+        // anonymous links to one of them. Our operator's own keys may name it.
+        if bearer.tenant.as_str() == ANONYMOUS_TENANT {
+            return Err(Refusal::Invalid);
+        }
         let revoked = self.revoked.load();
         if bearer.id.is_some_and(|id| revoked.contains(&id)) {
             return Err(Refusal::Revoked);
@@ -329,7 +334,7 @@ macro_rules! extracted {
 }
 
 extracted!(Creator, Scope::WriteLinks, true, charge::create);
-extracted!(Editor, Scope::WriteLinks, false);
+extracted!(Editor, Scope::WriteLinks, false, charge::edit);
 extracted!(Reader, Scope::ReadLinks, false, charge::read);
 extracted!(Analyst, Scope::ReadStats, true, charge::read);
 extracted!(TenantAnalyst, Scope::ReadStats, false, charge::read);

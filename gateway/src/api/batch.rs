@@ -5,7 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::future::{self, Either};
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::auth::Creator;
 use super::body::{Json, MANY};
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 512;
 pub(super) struct Request {
     /// At most 1000, of which each fails or succeeds by itself.
     #[schema(value_type = Vec<create::Request>, max_items = 1000)]
-    links: Vec<Value>,
+    links: Vec<Box<RawValue>>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -110,7 +110,7 @@ impl From<Problem> for Outcome {
     }
 }
 
-async fn one(api: &Api, link: Value, tenant: String, key: Option<ItemKey<'_>>) -> Outcome {
+async fn one(api: &Api, link: Box<RawValue>, tenant: String, key: Option<ItemKey<'_>>) -> Outcome {
     match try_one(api, link, tenant, key).await {
         Ok(placed) => Outcome::Placed {
             status: placed.status().as_u16(),
@@ -123,11 +123,12 @@ async fn one(api: &Api, link: Value, tenant: String, key: Option<ItemKey<'_>>) -
 
 async fn try_one(
     api: &Api,
-    link: Value,
+    link: Box<RawValue>,
     tenant: String,
     key: Option<ItemKey<'_>>,
 ) -> Result<Placed, Problem> {
-    let request: create::Request = serde_json::from_value(link)
+    // Out of its text: a value in between would have swallowed what is repeated.
+    let request: create::Request = serde_json::from_str(link.get())
         .map_err(|error| Problem::new(Code::BodyInvalid, format!("The link: {error}.")))?;
     let now = now();
     place(

@@ -28,6 +28,13 @@ pub(super) async fn batch(api: &Api, subject: &Subject, links: usize) -> Granted
     }
 }
 
+/// Counts one edit. Before the body is read, as with creates.
+pub(super) async fn edit(api: &Api, parts: &mut Parts, tenant: &str) -> Result<(), Problem> {
+    let subject = subject(parts, tenant);
+    let granted = api.0.limits.edit(&subject).await;
+    granted.map_err(Problem::rate_limited)
+}
+
 /// Counts one read.
 pub(super) async fn read(api: &Api, parts: &mut Parts, tenant: &str) -> Result<(), Problem> {
     let subject = subject(parts, tenant);

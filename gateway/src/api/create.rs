@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, header};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use super::link::{Shown, change};
 use super::place::{Wanted, place};
 use super::{Api, Code, Problem, auth, body, idempotency, problem};
 use crate::lanes::Lane;
+use crate::limits::Subject;
 use crate::passwords;
 
 /// The largest integer that every JSON reader takes for itself.
@@ -82,7 +83,8 @@ pub(super) struct Request {
     #[schema(min_length = 1, max_length = 128, format = Password, example = json!(null))]
     password: Option<String>,
     /// Whether a link that leads to the same in the same way is as good as a new one. With
-    /// an `alias`: the one that has it.
+    /// an `alias`: the one that has it. Without a token, the title and tags of a link that
+    /// was found are not shown.
     #[serde(default)]
     find_if_exists: bool,
 }
@@ -167,13 +169,19 @@ pub(super) async fn create(
     State(api): State<Api>,
     Creator(tenant): Creator,
     key: IdempotencyKey,
+    Extension(subject): Extension<Subject>,
     Json(request): Json<Request>,
 ) -> Result<Response, Problem> {
     let _place = api.enter(Lane::Single)?;
     let now = now();
+    let may_be_found = request.find_if_exists;
     let wanted = request.check(tenant, now, api.0.rules.default_ttl)?;
     let placed = place(&api, wanted, key.alone(), now).await?;
-    let shown = Shown::new(&api, &placed.link);
+    let mut shown = Shown::new(&api, &placed.link);
+    // Who has no token may have found the link of a stranger.
+    if !placed.is_new && may_be_found && matches!(subject, Subject::Address(_)) {
+        shown = shown.without_notes();
+    }
     let mut response = (placed.status(), axum::Json(&shown)).into_response();
     response.headers_mut().insert(header::ETAG, shown.etag());
     if placed.is_new {

@@ -140,6 +140,15 @@ impl Shown {
         }
     }
 
+    /// Without what its owner has written for himself alone.
+    pub(super) fn without_notes(self) -> Self {
+        Self {
+            title: None,
+            tags: Vec::new(),
+            ..self
+        }
+    }
+
     pub(super) fn etag(&self) -> HeaderValue {
         HeaderValue::from_str(&format!("\"{}\"", self.version)).expect("a number is visible ASCII")
     }

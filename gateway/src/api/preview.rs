@@ -12,8 +12,10 @@ use waypost_domain::{DomainId, Link, LinkKey, SlugRef, Verdict};
 
 use super::link::InPath;
 use super::problem::no_such_route;
-use super::{Api, Code};
+use super::{Api, Code, Problem};
 use crate::client::ClientAddress;
+use crate::lanes::Lane;
+use crate::limits::Subject;
 use crate::lookup::Whole;
 use crate::pages::{self, Answer, escape};
 use crate::redirect::slug_of;
@@ -40,7 +42,7 @@ pub(super) struct Preview {
 }
 
 super::problem::problems!(Problems: &[Code::LinkNotFound, Code::RouteNotFound, Code::LinkGone,
-    Code::LinkBlocked, Code::RateLimited, Code::ShardUnavailable]);
+    Code::LinkBlocked, Code::RateLimited, Code::Overloaded, Code::ShardUnavailable]);
 
 /// See what a link is before following it.
 ///
@@ -99,6 +101,12 @@ async fn preview_of(
     let redirects = &api.0.redirects;
     let asked = redirects.may_ask(slug, client);
     asked.map_err(|problem| pages::refused(&problem, headers))?;
+    // No cache spares the shard this read.
+    let read = redirects.limits.read(&Subject::address(client));
+    let _place = read
+        .map_err(Problem::rate_limited)
+        .and_then(|()| api.enter(Lane::Reads))
+        .map_err(|problem| pages::refused(&problem, headers))?;
     // The caches know neither title nor age.
     let Whole {
         link,

@@ -152,11 +152,11 @@ impl Request<'_> {
         };
         // Asked only now that it is our turn, so that guesses that come all at once do
         // not overtake the count.
-        if let Err(often) = redirects.attempts.at(key) {
+        if let Err(often) = redirects.attempts.at(key, self.client) {
             return pages::password(Asked::TooOften(often.0), self.headers);
         }
         if !check.matches(password, hash).await {
-            redirects.attempts.wrong(key);
+            redirects.attempts.wrong(key, self.client);
             return pages::password(Asked::Wrong, self.headers);
         }
         let visit = Visit {

@@ -24,7 +24,7 @@ pub struct LimitOptions {
 
     /// Links that one tenant may create, a minute and at once (N:BURST), each link of a
     /// batch counted: ten a second suit a busy product, and the burst holds one whole
-    /// batch; off: no limit
+    /// batch. As many edits and deletions may be made besides; off: no limit
     #[arg(
         long,
         env = "WAYPOST_LIMIT_CREATES",

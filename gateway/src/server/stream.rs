@@ -6,7 +6,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,19 +34,38 @@ pub(super) struct Patience {
 /// Whether a request is being answered: set by who answers it, taken back when the
 /// answer is written.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Answering(Arc<AtomicBool>);
+pub(super) struct Answering(Arc<AtomicU8>);
+
+/// There is no request, or a part of its head.
+const IDLE: u8 = 0;
+
+/// A request is worked on. What is written meanwhile is not its answer: "100 Continue",
+/// or the rest of the answer before.
+const WORKING: u8 = 1;
+
+/// The answer is there to be written.
+const ANSWERED: u8 = 2;
 
 impl Answering {
     pub(super) fn begins(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.store(WORKING, Ordering::Relaxed);
     }
 
-    fn ends(&self) {
-        self.0.store(false, Ordering::Relaxed);
+    /// The answer is handed over to be written.
+    pub(super) fn answered(&self) {
+        self.0.store(ANSWERED, Ordering::Relaxed);
+    }
+
+    /// Something is written. One task works, answers and writes, so that nothing comes
+    /// between the look and the change.
+    fn written(&self) {
+        if self.0.load(Ordering::Relaxed) == ANSWERED {
+            self.0.store(IDLE, Ordering::Relaxed);
+        }
     }
 
     fn is(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) != IDLE
     }
 }
 
@@ -110,7 +129,7 @@ impl ClientStream {
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.send = None;
-            self.answering.ends();
+            self.answering.written();
             self.no_head();
             return written;
         }

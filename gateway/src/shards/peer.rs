@@ -268,12 +268,14 @@ impl Peer {
                 |mut client, request| async move { client.list(request).await },
             )
             .await?;
+        // One link that somebody forged, which is reported, must not hide all the others.
         let links = response.links.into_iter();
         let looked_to = response.looked_to.map(Place::try_from).transpose();
         Ok(Listed {
             links: links
-                .map(|link| self.trusted(link).map(|link| *link))
-                .collect::<Result<_, _>>()?,
+                .filter_map(|link| self.trusted(link).ok())
+                .map(|link| *link)
+                .collect(),
             looked_to: looked_to.map_err(|invalid| refused(&invalid.to_string()))?,
         })
     }

@@ -211,6 +211,29 @@ fn a_head_that_trickles_is_cut_off_and_an_idle_connection_is_not() {
 }
 
 #[test]
+fn who_is_told_to_continue_is_answered_however_long_the_work_takes() {
+    let (_data, waypost) = start(&[("WAYPOST_HEAD_TIMEOUT_MS", "100")]);
+    let link = "{\"longUrl\":\"https://example.com/\",\"password\":\"open sesame\"}";
+    let body = format!("{{\"links\":[{}]}}", [link; 60].join(","));
+    let mut stream = connect(&waypost);
+    let head = format!(
+        "POST /api/v1/links/batch HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\
+         Expect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = [0; 1_024];
+    let count = stream.read(&mut answer).unwrap();
+    assert_eq!(statuses(&answer[..count]), [100]);
+    let began = Instant::now();
+    stream.write_all(body.as_bytes()).unwrap();
+    assert_eq!(statuses(&read_all(&mut stream)), [200]);
+    // Else nothing was shown: each password takes some 20 ms, one after another.
+    assert!(began.elapsed() >= Duration::from_millis(200));
+}
+
+#[test]
 fn an_idle_connection_is_closed_in_the_end() {
     let (_data, waypost) = start(&[("WAYPOST_IDLE_TIMEOUT_MS", "500")]);
     for request in ["", HIDDEN] {

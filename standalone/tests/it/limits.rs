@@ -7,7 +7,7 @@ use reqwest::blocking::{Client, Response};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
-use crate::process::{Waypost, token, wait_until};
+use crate::process::{Waypost, key, token, wait_until};
 use crate::public_port::PATIENCE;
 
 /// A client whose requests come from this address of the loopback.
@@ -92,6 +92,60 @@ fn statistics_are_limited() {
         assert_eq!(waypost.get(&path).status(), 200);
     }
     assert_eq!(limit_of(waypost.get(&path)), "reads");
+}
+
+#[test]
+fn previews_are_limited_by_address() {
+    let data = tempfile::tempdir().unwrap();
+    let options = [("WAYPOST_LIMIT_READS", "6:2")];
+    let waypost = Waypost::start_with(data.path(), &options);
+    let slug = waypost.shorten("https://example.com/");
+    let preview = |client: &Client| {
+        let url = format!("{}/{slug}+", waypost.url);
+        client.get(url).send().unwrap()
+    };
+    let (here, there) = (from([127, 0, 0, 1]), from([127, 0, 0, 2]));
+    for _ in 0..2 {
+        assert_eq!(preview(&here).status(), 200);
+    }
+    assert_eq!(limit_of(preview(&here)), "reads");
+    assert_eq!(preview(&there).status(), 200);
+    assert_eq!(waypost.follow(&slug).0, 302);
+}
+
+#[test]
+fn edits_of_each_kind_are_limited_by_tenant_and_creates_are_not_by_them() {
+    let data = tempfile::tempdir().unwrap();
+    let options = [("WAYPOST_LIMIT_CREATES", "6:5")];
+    let waypost = Waypost::start_with(data.path(), &options);
+    let token = token(data.path());
+    let link = json!({ "longUrl": "https://example.com/" });
+    let create = || waypost.send("POST", "/api/v1/links", &token, &link);
+    let created: Value = create().json().unwrap();
+    let path = format!("/api/v1/links/{}", created["slug"].as_str().unwrap());
+    let secret = json!({ "password": "x" });
+    let edits = [
+        ("PATCH", "", &secret),
+        ("POST", "/disable", &Value::Null),
+        ("POST", "/enable", &Value::Null),
+        ("PATCH", "", &json!({ "title": "one" })),
+        // What comes to nothing costs as much.
+        ("PATCH", "", &json!({ "nonsense": 1 })),
+    ];
+    for (method, action, body) in edits {
+        let answer = waypost.send(method, &format!("{path}{action}"), &token, body);
+        assert!([200, 400].contains(&answer.status().as_u16()));
+    }
+    for (method, action) in [("PATCH", ""), ("POST", "/disable"), ("DELETE", "")] {
+        let refused = waypost.send(method, &format!("{path}{action}"), &token, &secret);
+        assert_eq!(limit_of(refused), "edits");
+    }
+    assert_eq!(create().status(), 201);
+    let other = key(
+        data.path(),
+        &["--tenant", "other", "--scopes", "links:write"],
+    );
+    assert_eq!(waypost.send("PATCH", &path, &other, &secret).status(), 404);
 }
 
 #[test]

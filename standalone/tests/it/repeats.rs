@@ -211,6 +211,47 @@ fn the_two_field_route_and_each_link_of_a_batch_can_be_repeated() {
 }
 
 #[test]
+fn what_is_repeated_in_a_batchs_link_is_refused_as_elsewhere() {
+    let (data, waypost) = start();
+    let user = User::of(&waypost, data.path(), "default");
+    let batch = r#"{"links":[
+        {"longUrl":"https://example.com/one","longUrl":"https://example.com/two"},
+        {"longUrl":"https://example.com/one"},
+        7]}"#;
+    let request = user.request("POST", "/api/v1/links/batch");
+    let request = request.header("content-type", "application/json");
+    let (status, answer) = answer(request.body(batch).send().unwrap());
+    assert_eq!(status, 200);
+    let results = answer["results"].as_array().unwrap();
+    let statuses: Vec<_> = results.iter().map(|r| r["status"].as_u64()).collect();
+    assert_eq!(statuses, [400, 201, 400].map(Some));
+    let error = &answer["results"][0]["error"];
+    assert_eq!(error["code"], "body_invalid");
+    let detail = error["detail"].as_str().unwrap();
+    assert!(detail.contains("duplicate field `longUrl`"), "{detail}");
+}
+
+#[test]
+fn who_has_no_token_finds_a_strangers_link_without_its_notes() {
+    let (_data, waypost) = start();
+    let create = |body: &Value| {
+        let request = waypost.request("POST", LINKS).json(body);
+        answer(request.send().unwrap())
+    };
+    let notes = json!({ "longUrl": "https://example.com/shared", "findIfExists": true,
+        "title": "Between us", "tags": ["secret"] });
+    let (status, first) = create(&notes);
+    assert_eq!((status, &first["title"]), (201, &json!("Between us")));
+    let bare = json!({ "longUrl": "https://example.com/shared", "findIfExists": true });
+    let (status, found) = create(&bare);
+    assert_eq!((status, &found["slug"]), (200, &first["slug"]));
+    assert_eq!(
+        (&found["title"], &found["tags"]),
+        (&Value::Null, &json!([]))
+    );
+}
+
+#[test]
 fn an_alias_with_a_key_is_made_once_and_the_key_is_bound_to_it() {
     let (data, waypost) = start();
     let user = User::of(&waypost, data.path(), "default");

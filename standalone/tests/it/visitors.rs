@@ -232,6 +232,21 @@ fn guesses_are_heard_only_so_often_whatever_the_link_and_right_ones_cost_a_link_
         "nor is the right one looked at"
     );
     assert_eq!(tried("/other", "right").0, 303);
+    // Who has guessed nothing is not kept out by those who do.
+    let elsewhere = reqwest::blocking::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .local_address(std::net::IpAddr::from([127, 0, 0, 2]))
+        .build()
+        .unwrap();
+    let from_elsewhere = |password: &str| {
+        let request = elsewhere.post(format!("{}/guessed", place.waypost.url));
+        let request = request.header("content-type", FORM);
+        let answer = request.body(format!("password={password}")).send();
+        answer.unwrap().status().as_u16()
+    };
+    assert_eq!(from_elsewhere("right"), 303);
+    assert_eq!(from_elsewhere("wrong"), 403);
+    assert_eq!(from_elsewhere("right"), 429, "now it has guessed as well");
     let page = place.unlock("/guessed", HTML, "password=wrong");
     assert_eq!(page.status(), 429);
     assert!(page.text().unwrap().contains("Too many attempts"));

@@ -250,6 +250,23 @@ fn what_has_expired_or_was_revoked_says_so() {
 }
 
 #[test]
+fn only_the_operators_own_keys_speak_for_those_who_have_none() {
+    let auth = Files::new().auth().unwrap();
+    let secret = EncodingKey::from_secret(SECRET.as_bytes());
+    let claims = json!({ "tenant": "anonymous", "scope": "links:read", "exp": FAR_AWAY });
+    let token = encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
+    assert_eq!(auth.check(&token, now()), Err(Refusal::Invalid));
+    let key = ApiKey {
+        id: KeyId([7; 8]),
+        tenant: Tenant::parse("anonymous").unwrap(),
+        scopes: Scopes::of_claim("links:read"),
+        expires: Timestamp::parse("2099-01-01T00:00:00Z").unwrap(),
+    };
+    let key = api_key::Secrets::parse(MAC).unwrap().token(&key);
+    assert!(auth.check(&key, now()).is_ok());
+}
+
+#[test]
 fn a_server_that_could_check_no_token_does_not_start() {
     let watcher = Watcher::register(&Registry::new()).unwrap();
     let none = Auth::new(&Secrets::default(), &AuthOptions::default(), true, &watcher);

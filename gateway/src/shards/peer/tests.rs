@@ -97,7 +97,12 @@ impl LinkService for Node {
         &self,
         _: Request<ListRequest>,
     ) -> Result<Response<message::ListResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
+        let (good, mut forged) = (signed_link("good"), signed_link("forged"));
+        forged.long_url = LongUrl::parse("https://evil.example/").unwrap();
+        Ok(Response::new(message::ListResponse {
+            links: [&forged, &good].map(message::Link::from).into(),
+            looked_to: None,
+        }))
     }
 
     async fn lease_visits(
@@ -259,6 +264,21 @@ async fn many_large_creates_go_out_in_calls_below_a_mebibyte_and_are_answered_in
     node.asked.store(0, Ordering::Relaxed);
     peer.create(small.take(256).collect()).await.unwrap();
     assert_eq!(node.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_forged_link_is_counted_and_hides_no_other_from_a_list() {
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry).unwrap();
+    let nodes = vec![Node::new(true).transport()];
+    let shard = ShardId::parse("s0").unwrap();
+    let peer = Peer::new(shard, nodes, Arc::new(keys()), metrics);
+    let listed = peer.list(ListRequest::default()).await.unwrap();
+    let slugs: Vec<_> = listed.links.iter().map(|l| l.key.slug.as_str()).collect();
+    assert_eq!(slugs, ["good"]);
+    let metrics = prometheus::TextEncoder::new().encode_to_string(&registry.gather());
+    let metrics = metrics.unwrap();
+    assert!(metrics.contains("\nwaypost_bad_signatures_total{from=\"shard\"} 1\n"));
 }
 
 #[tokio::test]
