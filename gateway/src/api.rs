@@ -13,6 +13,7 @@ mod home;
 mod idempotency;
 mod link;
 mod list;
+mod named;
 mod place;
 mod preview;
 mod problem;

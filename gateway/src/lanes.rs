@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::api::Problem;
 use crate::metrics::Metrics;
@@ -21,6 +21,12 @@ const BATCHES: usize = 4;
 
 /// Creates, edits and reads of one link at the same time: half of a shard's queue.
 const SINGLE: usize = 2_048;
+
+/// Bytes of bodies that are held while the rest of them comes, of batches and of all other
+/// requests apart: 32 batches of the largest size at once, and 2,048 others, so that
+/// whoever fills the one keeps the other free. Counted as they come: who sends nothing
+/// takes nothing.
+const BODIES: usize = 32 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
@@ -47,6 +53,8 @@ pub(crate) struct Lanes {
     reads: Arc<Semaphore>,
     batches: Arc<Semaphore>,
     single: Arc<Semaphore>,
+    batch_bodies: Arc<Semaphore>,
+    other_bodies: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -63,7 +71,21 @@ impl Lanes {
             reads: Arc::new(Semaphore::new(READS)),
             batches: Arc::new(Semaphore::new(BATCHES)),
             single: Arc::new(Semaphore::new(SINGLE)),
+            batch_bodies: Arc::new(Semaphore::new(BODIES)),
+            other_bodies: Arc::new(Semaphore::new(BODIES)),
             metrics,
+        }
+    }
+
+    /// Room for the body of a request to this lane, none of which is taken yet.
+    pub(crate) fn room(&self, lane: Lane) -> Room<'_> {
+        Room {
+            free: match lane {
+                Lane::Batches => &self.batch_bodies,
+                Lane::Reads | Lane::Single => &self.other_bodies,
+            },
+            taken: None,
+            metrics: &self.metrics,
         }
     }
 
@@ -85,6 +107,30 @@ impl Lanes {
     }
 }
 
+/// What one body takes of the room for all, until it is parsed.
+#[derive(Debug)]
+pub(crate) struct Room<'a> {
+    free: &'a Semaphore,
+    taken: Option<SemaphorePermit<'a>>,
+    metrics: &'a Metrics,
+}
+
+impl Room<'_> {
+    /// Takes room for so many bytes more.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Problem> {
+        let count = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(more) = self.free.try_acquire_many(count) else {
+            self.metrics.shed("bodies");
+            return Err(Problem::overloaded());
+        };
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prometheus::Registry;
@@ -102,5 +148,18 @@ mod tests {
         assert!(lanes.enter(Lane::Single).is_ok());
         places.pop();
         assert!(lanes.enter(Lane::Batches).is_ok());
+    }
+
+    #[test]
+    fn bodies_are_held_only_as_far_as_there_is_room() {
+        let lanes = Lanes::new(Metrics::register(&Registry::new()).unwrap());
+        let mut first = lanes.room(Lane::Batches);
+        first.take(BODIES / 2).unwrap();
+        first.take(BODIES / 2).unwrap();
+        let mut second = lanes.room(Lane::Batches);
+        assert_eq!(second.take(1).unwrap_err().status(), 503);
+        assert!(lanes.room(Lane::Single).take(BODIES).is_ok());
+        drop(first);
+        assert!(second.take(BODIES).is_ok());
     }
 }

@@ -221,7 +221,7 @@ impl Metrics {
                 "Questions to the limit that all gateways hold together in Redis",
                 &["result"],
             )?,
-            // lane: reads, batches, single.
+            // lane: reads, batches, single; bodies, where there was no room to read one.
             shed: counters(
                 "waypost_gateway_shed_total",
                 "API requests answered 503 since their lane was full",

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
+use bytes::BytesMut;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize as _, Deserializer};
 use serde_json::Number;
 
-use super::{Code, Problem};
+use super::{Api, Code, Problem};
+use crate::lanes::{Lane, Room};
 
 /// Bytes of a body that is one request.
 pub(super) const ONE: usize = 16 * 1024;
@@ -36,10 +38,10 @@ pub(super) const PROBLEMS: &[Code] = &[
 #[derive(Debug)]
 pub(super) struct Json<T, const LIMIT: usize = ONE>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T, LIMIT> {
+impl<T: DeserializeOwned, const LIMIT: usize> FromRequest<Api> for Json<T, LIMIT> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         if !is_of_type(&parts.headers, "application/json") {
             return Err(Problem::new(
@@ -47,7 +49,13 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
                 "Send the body as Content-Type: application/json.",
             ));
         }
-        let bytes = read(body, LIMIT).await?;
+        let lane = if LIMIT > ONE {
+            Lane::Batches
+        } else {
+            Lane::Single
+        };
+        let mut room = api.0.lanes.room(lane);
+        let bytes = read(body, LIMIT, &mut room).await?;
         serde_json::from_slice(&bytes)
             .map(Self)
             .map_err(|error| malformed(&error))
@@ -58,10 +66,10 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
 #[derive(Debug)]
 pub(super) struct Form<const LIMIT: usize>(pub(super) Bytes);
 
-impl<S: Sync, const LIMIT: usize> FromRequest<S> for Form<LIMIT> {
+impl<const LIMIT: usize> FromRequest<Api> for Form<LIMIT> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         if !is_of_type(&parts.headers, "application/x-www-form-urlencoded") {
             return Err(Problem::new(
@@ -69,7 +77,8 @@ impl<S: Sync, const LIMIT: usize> FromRequest<S> for Form<LIMIT> {
                 "Send the body as Content-Type: application/x-www-form-urlencoded.",
             ));
         }
-        read(body, LIMIT).await.map(Self)
+        let mut room = api.0.lanes.room(Lane::Single);
+        read(body, LIMIT, &mut room).await.map(Self)
     }
 }
 
@@ -103,28 +112,37 @@ fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
 }
 
-async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
-    let whole = Limited::new(body, limit).collect();
-    let Ok(read) = tokio::time::timeout(DEADLINE, whole).await else {
-        return Err(Problem::new(
+async fn read(body: Body, limit: usize, room: &mut Room<'_>) -> Result<Bytes, Problem> {
+    let whole = tokio::time::timeout(DEADLINE, collect(body, limit, room));
+    whole.await.unwrap_or_else(|_| {
+        Err(Problem::new(
             Code::BodyTimeout,
             format!(
                 "The body did not come within {} seconds.",
                 DEADLINE.as_secs()
             ),
-        ));
-    };
-    match read {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
-            Code::BodyTooLarge,
-            format!("The body has more than {limit} bytes."),
-        )),
-        Err(_) => Err(Problem::new(
-            Code::BodyIncomplete,
-            "The body ended before it was complete.",
-        )),
+        ))
+    })
+}
+
+async fn collect(body: Body, limit: usize, room: &mut Room<'_>) -> Result<Bytes, Problem> {
+    let (mut body, mut bytes) = (Limited::new(body, limit), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let detail = format!("The body has more than {limit} bytes.");
+                return Problem::new(Code::BodyTooLarge, detail);
+            }
+            let detail = "The body ended before it was complete.";
+            Problem::new(Code::BodyIncomplete, detail)
+        })?;
+        // All else are trailers.
+        if let Ok(data) = frame.into_data() {
+            room.take(data.len())?;
+            bytes.extend_from_slice(&data);
+        }
     }
+    Ok(bytes.freeze())
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {

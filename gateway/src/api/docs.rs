@@ -4,11 +4,11 @@
 
 pub(super) mod errors;
 
-use axum::extract::Path;
 use axum::response::{Html, IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::document::Tagged;
+use super::named::Page;
 use super::{Code, Problem};
 
 const PAGE: &str = include_str!("docs/page.html");
@@ -71,10 +71,7 @@ super::problem::problems!(Problems: &[Code::RouteNotFound]);
         Problems,
     ),
 )]
-pub(super) async fn file(
-    Path(name): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub(super) async fn file(Page(name): Page, headers: HeaderMap) -> Result<Response, Problem> {
     let Some((_, kind, bytes, is_compressed)) = FILES.iter().find(|file| file.0 == name) else {
         return Err(super::problem::no_such_route().await);
     };

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::openapi::schema::{Array, Object, ObjectBuilder, SchemaType, Type};
-use waypost_domain::{
-    Change, DomainId, Link, LinkKey, LongUrl, Patch, Slug, State as LinkState, Timestamp,
-};
+use waypost_domain::{Change, Link, LinkKey, LongUrl, Patch, State as LinkState, Timestamp};
 
 use super::auth::{Editor, Reader};
 use super::body::{Json, whole};
@@ -18,6 +16,7 @@ use super::create::{
     now, redirect_status, redirect_status_schema, tags_schema, timestamp,
 };
 use super::etag::{IfNoneMatch, is_known};
+use super::named::Named;
 use super::{Api, Code, Problem, auth, body, problem};
 use crate::lanes::Lane;
 use crate::protection::Bar;
@@ -190,11 +189,11 @@ fn blocked_by(api: &Api, link: &Link) -> Option<&'static str> {
 pub(super) async fn show(
     State(api): State<Api>,
     Reader(tenant): Reader,
-    Path(slug): Path<String>,
+    Named(key): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let _place = api.enter(Lane::Single)?;
-    let link = own_link(&api, &tenant, &slug).await?;
+    let link = own_link(&api, &tenant, key).await?;
     let shown = Shown::new(&api, &link);
     if is_known(&headers, &shown.etag()) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, shown.etag())]).into_response());
@@ -203,8 +202,8 @@ pub(super) async fn show(
 }
 
 /// The link, if it is this tenant's; else it does not exist. 410 for a tombstone.
-pub(super) async fn own_link(api: &Api, tenant: &str, slug: &str) -> Result<Link, Problem> {
-    let Resolved::Found(link, _) = api.lookup().shards.resolve(&Arc::new(key(slug)?)).await? else {
+pub(super) async fn own_link(api: &Api, tenant: &str, key: LinkKey) -> Result<Link, Problem> {
+    let Resolved::Found(link, _) = api.lookup().shards.resolve(&Arc::new(key)).await? else {
         return Err(Problem::no_such_link());
     };
     if link.tenant != tenant {
@@ -334,13 +333,12 @@ impl Edit {
 pub(super) async fn edit(
     State(api): State<Api>,
     Editor(tenant): Editor,
-    Path(slug): Path<String>,
+    Named(key): Named,
     headers: HeaderMap,
     Json(edit): Json<Edit>,
 ) -> Result<Response, Problem> {
     let _place = api.enter(Lane::Single)?;
     let if_version = if_match(&headers)?;
-    let key = key(&slug)?;
     let (mut patch, password) = edit.check()?;
     if let Some(long_url) = &patch.long_url {
         api.0.rules.protection.check(long_url)?;
@@ -387,12 +385,11 @@ pub(super) fn answer(api: &Api, written: Written) -> Result<Response, Problem> {
 pub(super) async fn delete(
     State(api): State<Api>,
     Editor(tenant): Editor,
-    Path(slug): Path<String>,
+    Named(key): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let _place = api.enter(Lane::Single)?;
     let if_version = if_match(&headers)?;
-    let key = key(&slug)?;
     let stamp = api.lookup().stamp(&key);
     let shards = &api.lookup().shards;
     let written = shards.delete(&key, &tenant, if_version).await?;
@@ -401,15 +398,6 @@ pub(super) async fn delete(
     };
     api.lookup().learn(link, stamp).await;
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-pub(super) fn key(slug: &str) -> Result<LinkKey, Problem> {
-    // What is no slug names no link.
-    let slug = Slug::parse(slug).map_err(|_| Problem::no_such_link())?;
-    Ok(LinkKey {
-        domain: DomainId::MAIN,
-        slug,
-    })
 }
 
 /// The version that `If-Match` asks for; `*` and no header ask for none.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use qrcode::{Color, EcLevel, QrCode};
@@ -11,6 +11,7 @@ use url::form_urlencoded;
 use super::auth::Reader;
 use super::etag::{IfNoneMatch, is_known};
 use super::link::{InPath, own_link};
+use super::named::Named;
 use super::{Api, Code, Problem, auth, problem};
 use crate::lanes::Lane;
 
@@ -71,13 +72,13 @@ problem::problems!(Problems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGon
 pub(super) async fn qr(
     State(api): State<Api>,
     Reader(tenant): Reader,
-    Path(slug): Path<String>,
+    Named(key): Named,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let look = look(query.as_deref().unwrap_or_default())?;
     let _place = api.enter(Lane::Single)?;
-    let link = own_link(&api, &tenant, &slug).await?;
+    let link = own_link(&api, &tenant, key).await?;
     let svg = draw(&api.short_url(&link.key.slug), &look).ok_or_else(|| {
         Problem::new(
             Code::QueryInvalid,

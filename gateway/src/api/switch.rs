@@ -1,13 +1,14 @@
 //! `POST /api/v1/links/{slug}/disable` and `/enable`: a link switched off and on again
 //! by its owner.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use waypost_domain::{LinkKey, Patch, State as LinkState};
 
 use super::auth::Editor;
-use super::link::{IfMatch, InPath, Shown, WriteProblems, answer, if_match, key};
+use super::link::{IfMatch, InPath, Shown, WriteProblems, answer, if_match};
+use super::named::Named;
 use super::{Api, Problem};
 use crate::lanes::Lane;
 use crate::shards::{By, Written};
@@ -31,11 +32,11 @@ use crate::shards::{By, Written};
 pub(super) async fn disable(
     State(api): State<Api>,
     Editor(tenant): Editor,
-    Path(slug): Path<String>,
+    Named(key): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let _place = api.enter(Lane::Single)?;
-    let (key, if_version) = (key(&slug)?, if_match(&headers)?);
+    let if_version = if_match(&headers)?;
     let by = By::Tenant(&tenant);
     answer(
         &api,
@@ -62,11 +63,11 @@ pub(super) async fn disable(
 pub(super) async fn enable(
     State(api): State<Api>,
     Editor(tenant): Editor,
-    Path(slug): Path<String>,
+    Named(key): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let _place = api.enter(Lane::Single)?;
-    let (key, if_version) = (key(&slug)?, if_match(&headers)?);
+    let if_version = if_match(&headers)?;
     let by = By::Tenant(&tenant);
     answer(
         &api,

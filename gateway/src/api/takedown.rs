@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use waypost_domain::State as LinkState;
 
 use super::auth::Operator;
-use super::link::{InPath, Shown, answer, key};
+use super::link::{InPath, Shown, answer};
+use super::named::Named;
 use super::switch::change;
 use super::{Api, Code, Problem, auth, problem};
 use crate::shards::{By, Resolved, Written};
@@ -41,12 +42,11 @@ problem::problems!(Problems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGon
 pub(super) async fn take_down(
     State(api): State<Api>,
     Operator(operator): Operator,
-    Path(slug): Path<String>,
+    Named(key): Named,
 ) -> Result<Response, Problem> {
-    let key = key(&slug)?;
     let taken = change(&api, &key, By::Operator, None, LinkState::Blocked).await?;
     if let Written::Written(link) = &taken {
-        tracing::info!(slug, tenant = link.tenant, operator, "link taken down");
+        tracing::info!(slug = %key.slug, tenant = link.tenant, operator, "link taken down");
     }
     answer(&api, taken)
 }
@@ -71,9 +71,9 @@ pub(super) async fn take_down(
 pub(super) async fn lift(
     State(api): State<Api>,
     Operator(operator): Operator,
-    Path(slug): Path<String>,
+    Named(key): Named,
 ) -> Result<Response, Problem> {
-    let key = Arc::new(key(&slug)?);
+    let key = Arc::new(key);
     let Resolved::Found(mut link, _) = api.lookup().shards.resolve(&key).await? else {
         return Err(Problem::no_such_link());
     };
@@ -89,7 +89,7 @@ pub(super) async fn lift(
         match change(&api, &key, By::Operator, if_version, LinkState::Active).await? {
             Written::VersionMismatch(newer) => link = newer,
             Written::Written(lifted) => {
-                tracing::info!(slug, tenant = lifted.tenant, operator, "takedown lifted");
+                tracing::info!(slug = %key.slug, tenant = lifted.tenant, operator, "takedown lifted");
                 if lifted.state == LinkState::Deleted {
                     return Err(Problem::gone());
                 }

@@ -243,6 +243,57 @@ fn an_idle_connection_is_closed_in_the_end() {
     }
 }
 
+/// Of all bodies together there is room for 32 MiB of batches, and as much of all else.
+#[test]
+fn batches_that_are_never_finished_are_held_up_to_a_bound_and_hold_up_nothing_else() {
+    let (_data, waypost) = start(&[("WAYPOST_LIMIT_ANONYMOUS_CREATES", "off")]);
+    let length = 1024 * 1024;
+    let head = format!(
+        "POST /api/v1/links/batch HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    let unfinished = vec![b' '; length - 1];
+    let _held: Vec<TcpStream> = (0..32)
+        .map(|_| {
+            let mut stream = connect(&waypost);
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&unfinished).unwrap();
+            stream
+        })
+        .collect();
+    let batch = || {
+        let body = "{\"links\":[{\"longUrl\":\"https://example.com/\"}]}";
+        let request = waypost.request("POST", "/api/v1/links/batch");
+        let request = request.header("content-type", "application/json");
+        request.body(body).send().unwrap().status().as_u16()
+    };
+    wait_until("there is no room", || batch() == 503);
+    waypost.shorten("https://example.com/");
+    let shed = "waypost_gateway_shed_total{lane=\"bodies\"}";
+    assert!(waypost.metric(shed) >= 1.0);
+    // They had their time, and are let go.
+    wait_until("there is room again", || batch() == 200);
+}
+
+#[test]
+fn names_that_are_wrongly_encoded_name_nothing() {
+    let (_data, waypost) = start(&[("WAYPOST_ANONYMOUS", "true")]);
+    for (path, code) in [
+        ("/api/v1/links/%ff/stats", "link_not_found"),
+        ("/api/v1/links/%C3%28/stats", "link_not_found"),
+        ("/stats/%ff", "route_not_found"),
+        ("/docs/%ff", "route_not_found"),
+        ("/%ff", "route_not_found"),
+    ] {
+        let answer = waypost.get(path);
+        assert_eq!(answer.status(), 404, "{path}");
+        let kind = answer.headers()["content-type"].to_str().unwrap();
+        assert_eq!(kind, "application/problem+json", "{path}");
+        let problem: serde_json::Value = answer.json().unwrap();
+        assert_eq!(problem["code"], code, "{path}");
+    }
+}
+
 #[test]
 fn a_body_that_trickles_is_answered_with_its_timeout() {
     let (_data, waypost) = start(&[]);

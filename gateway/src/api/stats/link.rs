@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::try_join;
 use http::HeaderMap;
@@ -13,6 +13,7 @@ use waypost_proto::analytics::{self as wire, LinkStatsRequest, LinkStatsResponse
 
 use super::super::auth::Analyst;
 use super::super::link::{InPath, own_link};
+use super::super::named::Named;
 use super::super::{Api, Code, Problem, auth, problem};
 use super::csv::{Cell, Csv};
 use super::query::{By, InQuery, Interval, Query, Takes};
@@ -137,14 +138,14 @@ problem::problems!(Problems: auth::PROBLEMS, &[Code::LinkNotFound, Code::LinkGon
 pub(in super::super) async fn stats(
     State(api): State<Api>,
     Analyst(tenant): Analyst,
-    Path(slug): Path<String>,
+    Named(key): Named,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let now = Timestamp::from(SystemTime::now());
     let query = Query::read(query.as_deref().unwrap_or_default(), Takes::By, now)?;
     let _place = api.enter(Lane::Reads)?;
-    let link = own_link(&api, &tenant, &slug).await?;
+    let link = own_link(&api, &tenant, key).await?;
     let request = LinkStatsRequest {
         link_id: link.id.0.as_bytes().to_vec(),
         range: Some(query.span.to_wire()),

@@ -3,12 +3,12 @@
 //! The page is the same for all links and says of none whether it is there: its script
 //! asks the API for the numbers, without a token or with one that the visitor types in.
 
-use axum::extract::Path;
 use axum::response::{Html, IntoResponse as _, Response};
 use http::{HeaderValue, header};
 use waypost_domain::SlugRef;
 
 use super::super::link::InPath;
+use super::super::named::Page;
 use super::super::{Code, Problem, problem};
 use crate::pages::{page, policy};
 
@@ -45,7 +45,7 @@ problem::problems!(Problems: &[Code::RouteNotFound]);
         Problems,
     ),
 )]
-pub(in super::super) async fn page(Path(slug): Path<String>) -> Result<Response, Problem> {
+pub(in super::super) async fn page(Page(slug): Page) -> Result<Response, Problem> {
     if SlugRef::parse(&slug).is_err() {
         return Err(problem::no_such_route().await);
     }
