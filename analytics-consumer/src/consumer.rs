@@ -28,10 +28,14 @@ use positions::Positions;
 /// How long an idle consumer waits for a message, and so how fast it ends.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Messages that are counted together, and their bytes: a transaction per partition
-/// of what came meanwhile, bounded so that it stays short.
-const MAX_MESSAGES: usize = 2_000;
-const MAX_BYTES: usize = 16 << 20;
+/// How long messages are taken before they are counted together. The longer, the fewer
+/// rows and transactions a click costs, and the later it shows.
+const GATHER: Duration = Duration::from_millis(250);
+
+/// Messages that are counted together, and their bytes: so that memory is bounded, and
+/// each transaction short.
+const MAX_MESSAGES: usize = 10_000;
+const MAX_BYTES: usize = 48 << 20;
 
 /// For one transaction. A database that has vanished behind a cut cable never answers.
 const APPLY: Duration = Duration::from_secs(10);
@@ -76,11 +80,13 @@ pub(crate) fn start<S: RollupStore>(
         .map_err(|error| waypost_runtime::Error::failed("subscribe to the clicks", error))?;
     let counting = Counting {
         consumer,
-        store,
+        transactions: Transactions {
+            store,
+            metrics,
+            shutdown,
+        },
         topic: settings.topic,
-        metrics,
         runtime,
-        shutdown,
         keep: settings.keep,
         warned: None,
         looked: None,
@@ -117,18 +123,17 @@ fn config(settings: &Settings) -> ClientConfig {
         .set("reconnect.backoff.max.ms", "2000")
         // Answered as soon as there is something.
         .set("fetch.min.bytes", "1")
-        .set("queued.max.messages.kbytes", "32768")
+        // What comes while a portion is counted.
+        .set("queued.max.messages.kbytes", "65536")
         .set_log_level(RDKafkaLogLevel::Critical);
     config
 }
 
 struct Counting<S: RollupStore> {
     consumer: BaseConsumer<Positions<S>>,
-    store: Arc<S>,
+    transactions: Transactions<S>,
     topic: String,
-    metrics: Metrics,
     runtime: Handle,
-    shutdown: Shutdown,
     keep: Keep,
     warned: Option<Instant>,
     looked: Option<Instant>,
@@ -147,7 +152,7 @@ struct Gathered {
 
 impl<S: RollupStore> Counting<S> {
     fn run(mut self) {
-        while !self.shutdown.is_requested() {
+        while !self.transactions.shutdown.is_requested() {
             let positions = self.consumer.context();
             positions.check_ends(&self.consumer);
             positions.seek_pending(&self.consumer);
@@ -172,27 +177,28 @@ impl<S: RollupStore> Counting<S> {
         let Some(behind) = self.consumer.context().behind(&self.consumer) else {
             return;
         };
-        self.metrics.behind(behind.values().sum());
+        self.transactions.metrics.behind(behind.values().sum());
         let caught_up: Vec<i32> = behind
             .into_iter()
             .filter_map(|(partition, records)| (records == 0).then_some(partition))
             .collect();
         let told = async {
             if !caught_up.is_empty() {
-                self.store.caught_up(&caught_up, at_ms).await?;
+                self.transactions.store.caught_up(&caught_up, at_ms).await?;
             }
-            self.store.counted_up_to().await
+            self.transactions.store.counted_up_to().await
         };
         let told = async { tokio::time::timeout(APPLY, told).await };
         match self.runtime.block_on(told) {
-            Ok(Ok(Some(time))) => self.metrics.counted_up_to(age(time)),
+            Ok(Ok(Some(time))) => self.transactions.metrics.counted_up_to(age(time)),
             // A database that does not answer is told of where it is counted.
             other => tracing::debug!(?other, "no word on how far counting is"),
         }
     }
 
     fn prune(&self) {
-        let pruned = async { tokio::time::timeout(APPLY, self.store.prune(self.keep)).await };
+        let pruned =
+            async { tokio::time::timeout(APPLY, self.transactions.store.prune(self.keep)).await };
         match self.runtime.block_on(pruned) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "what is too old could not be removed"),
@@ -200,12 +206,19 @@ impl<S: RollupStore> Counting<S> {
         }
     }
 
-    /// Waits for a message, then takes what is there already.
+    /// Waits for a message, and takes what comes within a moment.
     fn gather(&mut self) -> BTreeMap<i32, Gathered> {
         let mut gathered = BTreeMap::new();
         let (mut messages, mut bytes) = (0, 0);
+        let mut ends: Option<Instant> = None;
         while messages < MAX_MESSAGES && bytes < MAX_BYTES {
-            let wait = if messages == 0 { POLL } else { Duration::ZERO };
+            let wait = match ends {
+                Some(at) => at.saturating_duration_since(Instant::now()),
+                None => POLL,
+            };
+            if wait.is_zero() {
+                break;
+            }
             let Some(message) = self.consumer.poll(wait) else {
                 break;
             };
@@ -213,10 +226,11 @@ impl<S: RollupStore> Counting<S> {
                 Ok(message) => {
                     let payload = message.payload().unwrap_or_default();
                     (messages, bytes) = (messages + 1, bytes + payload.len());
+                    ends.get_or_insert_with(|| Instant::now() + GATHER);
                     let context = self.consumer.context();
                     take(
                         context,
-                        &self.metrics,
+                        &self.transactions.metrics,
                         &mut gathered,
                         message.partition(),
                         message.offset(),
@@ -251,16 +265,29 @@ impl<S: RollupStore> Counting<S> {
                 batches: gathered.batches,
                 dead: gathered.dead,
             };
-            Some(async move { (partition, next, self.apply(&portion).await) })
+            let transactions = self.transactions.clone();
+            // On the runtime's threads, since adding up takes as long as storing.
+            Some(self.runtime.spawn(async move {
+                let outcome = transactions.apply(&portion).await;
+                (partition, next, outcome)
+            }))
         });
-        for (partition, next, outcome) in self.runtime.block_on(join_all(stretches)) {
+        let tasks: Vec<_> = stretches.collect();
+        for ended in self.runtime.block_on(join_all(tasks)) {
+            let (partition, next, outcome) = match ended {
+                Ok(ended) => ended,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return,
+                },
+            };
             match outcome {
                 Some(Ok(applied)) => {
-                    self.metrics.applied(&applied);
+                    self.transactions.metrics.applied(&applied);
                     context.counted(partition, next);
                 }
                 Some(Err(Fenced)) => {
-                    self.metrics.fenced.inc();
+                    self.transactions.metrics.fenced.inc();
                     tracing::info!(partition, "partition was counted elsewhere, reading again");
                     context.read_again(partition);
                 }
@@ -268,7 +295,26 @@ impl<S: RollupStore> Counting<S> {
             }
         }
     }
+}
 
+/// What it takes to count a portion.
+struct Transactions<S> {
+    store: Arc<S>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+impl<S> Clone for Transactions<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            metrics: self.metrics.clone(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+}
+
+impl<S: RollupStore> Transactions<S> {
     /// Tries until it is counted or somebody else has done it; None if the process
     /// ends before.
     async fn apply(&self, portion: &Portion) -> Option<Result<Applied, Fenced>> {

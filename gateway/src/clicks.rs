@@ -7,6 +7,7 @@
 
 mod batch;
 mod buffer;
+mod country;
 mod hit;
 #[cfg(feature = "cluster")]
 mod kafka;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use country::Countries;
 pub use hit::{ClickedLink, Hit};
 #[cfg(feature = "cluster")]
 pub use kafka::{KafkaLog, KafkaSettings};
@@ -58,6 +60,8 @@ pub struct Settings {
     pub visitor_key: [u8; 32],
     /// A header, set by a proxy in front, with the visitor's country in two letters.
     pub country_header: Option<http::HeaderName>,
+    /// Where addresses are, if that header does not say.
+    pub countries: Option<Countries>,
 }
 
 impl Settings {

@@ -167,6 +167,7 @@ fn clicks(config: &Config, process: &Process) -> Result<Clicks, Error> {
         max_bytes: config.public.spool_max_mib << 20,
         visitor_key: key(config, "visitor-key")?,
         country_header: config.public.country_header.clone(),
+        countries: config.public.countries()?,
     };
     Clicks::start(&settings, log, &process.registry).map_err(|error| {
         Error::Config(Invalid {

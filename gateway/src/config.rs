@@ -8,6 +8,7 @@ use waypost_domain::LongUrl;
 use waypost_runtime::config::{Invalid, Options, Page, ProcessOptions, milliseconds, seconds};
 
 use crate::api::{Origin, table_of_codes};
+use crate::clicks::Countries;
 use crate::client::TrustedHops;
 use crate::limits::LimitOptions;
 use crate::protection::ProtectionOptions;
@@ -200,6 +201,11 @@ pub struct PublicOptions {
     #[arg(long, env = "WAYPOST_COUNTRY_HEADER", value_name = "NAME", value_parser = header_name)]
     pub country_header: Option<http::HeaderName>,
 
+    /// File in MaxMind's format, as GeoLite2 Country, that says where visitors are whose
+    /// country that header does not name. Read at the start, into memory
+    #[arg(long, env = "WAYPOST_COUNTRY_DB", value_name = "FILE")]
+    pub country_db: Option<PathBuf>,
+
     #[command(flatten)]
     pub protection: ProtectionOptions,
 }
@@ -243,6 +249,20 @@ fn destination(option: &'static str, text: &str) -> Result<http::HeaderValue, In
 }
 
 impl PublicOptions {
+    /// Reads the file of countries, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read or is no such file.
+    pub fn countries(&self) -> Result<Option<Countries>, Invalid> {
+        let open = |file: &PathBuf| {
+            Countries::open(file).map_err(|error| Invalid {
+                option: "--country-db",
+                problem: format!("{}: {error}", file.display()),
+            })
+        };
+        self.country_db.as_ref().map(open).transpose()
+    }
+
     /// Where visitors are sent who ask for none of the links.
     ///
     /// # Errors

@@ -115,6 +115,7 @@ async fn parts(
         max_bytes: config.public.spool_max_mib << 20,
         visitor_key: key(secrets, "visitor-key")?,
         country_header: config.public.country_header.clone(),
+        countries: config.public.countries()?,
     };
     let log = CountedHere(analytics.clone());
     let clicks = Clicks::start(&settings, log, &process.registry)

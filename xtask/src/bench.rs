@@ -4,6 +4,7 @@
 //! One file for each benchmark; each reads as what it starts, what takes turns, and
 //! what of it is reported.
 
+mod clicks;
 mod cpu;
 mod create;
 mod latency;
@@ -61,6 +62,8 @@ enum Name {
     Scale,
     /// Bytes of a link, against its encoded value
     Memory,
+    /// Counting clicks, against COPY
+    Clicks,
     /// Time of a link's statistics, against the objective
     Stats,
     /// All of them
@@ -92,7 +95,7 @@ pub(crate) struct Options {
 
 impl Name {
     /// One after the other.
-    const EACH: [Self; 8] = [
+    const EACH: [Self; 9] = [
         Self::RedirectHot,
         Self::RedirectRedis,
         Self::RedirectPostgres,
@@ -100,6 +103,7 @@ impl Name {
         Self::Latency,
         Self::Scale,
         Self::Memory,
+        Self::Clicks,
         Self::Stats,
     ];
 
@@ -117,6 +121,7 @@ impl Name {
             Self::Latency => latency::run(bench),
             Self::Scale => scale::run(bench),
             Self::Memory => memory::run(bench),
+            Self::Clicks => clicks::run(bench),
             Self::Stats => stats::run(bench),
             Self::All => Err(Error::Step("all of them is not one".to_owned())),
         }

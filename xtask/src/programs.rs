@@ -11,6 +11,9 @@ use crate::steps::{self, Steps};
 /// Sends what clients of a cluster would.
 pub(crate) const LOADTEST: &str = "waypost-loadtest";
 
+/// Puts clicks into the log: a package and its example.
+pub(crate) const CLICK_FILL: (&str, &str) = ("waypost-analytics-consumer", "click_fill");
+
 /// Builds them on what the machine must have; answers their folder.
 pub(crate) fn build(profile: &str, purpose: Purpose) -> Result<PathBuf, Error> {
     let mut steps = Steps::default();
@@ -24,6 +27,19 @@ pub(crate) fn build(profile: &str, purpose: Purpose) -> Result<PathBuf, Error> {
         arguments.extend(["-p", program, "--bin", program]);
     }
     steps.cargo(&arguments)?;
+    if purpose == Purpose::Bench {
+        let (package, example) = CLICK_FILL;
+        let build = [
+            "build",
+            "--profile",
+            profile,
+            "-p",
+            package,
+            "--example",
+            example,
+        ];
+        steps.cargo(&build)?;
+    }
     // The profile dev is the one whose folder is not called after it.
     let folder = if profile == "dev" { "debug" } else { profile };
     Ok(steps::target_folder()?.join(folder))

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod days;
+mod histories;
 #[cfg(feature = "sqlite")]
 mod in_process;
 mod rollups;

@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
-use proptest::strategy::ValueTree as _;
-use proptest::test_runner::TestRunner;
 use tonic::Request;
 use uuid::Uuid;
 use waypost_analytics_consumer::Analytics;
@@ -24,6 +21,8 @@ pub(crate) trait Database {
     /// As if so much time had passed.
     async fn age_everything_by(&self, age: Duration);
     async fn damage_counts_of(&self, link: Uuid);
+    /// As if each of so many days had been like the first, with so many clicks.
+    async fn repeat_day_of(&self, link: Uuid, days: i32, clicks: i64);
     async fn two_numbers(&self, query: &'static str) -> (i64, i64);
 }
 
@@ -60,7 +59,6 @@ suites!(
     of_two_consumers_of_a_stretch_one_counts_it,
     a_stretch_that_does_not_go_on_from_the_stored_offset_changes_nothing,
     dead_letters_are_kept_and_the_offset_moves_on,
-    histories_with_replays_and_reordering_count_each_batch_once,
 );
 
 pub(crate) fn link(n: u8) -> Uuid {
@@ -264,53 +262,6 @@ async fn dead_letters_are_kept_and_the_offset_moves_on(database: &impl Database)
     assert_eq!(store.next_offset("clicks", 0).await.unwrap(), Some(1));
 }
 
-/// What a consumer may see of a topic: a log that holds batches twice and out of
-/// order, read in stretches, some of them by a consumer that died before it knew
-/// that they were counted, and from the beginning again now and then.
-async fn histories_with_replays_and_reordering_count_each_batch_once(database: &impl Database) {
-    const CASES: u32 = 8;
-    let mut runner = TestRunner::deterministic();
-    let history = (
-        // (boot, sequence) of each message in the log, as it came to lie there.
-        proptest::collection::vec((0..3_u64, 0..12_u64), 1..60),
-        // How far each stretch goes, and whether the log begins anew after it.
-        proptest::collection::vec((1..9_usize, prop::bool::weighted(0.15)), 1..40),
-    );
-    let store = database.open().await;
-    for case in 0..CASES {
-        let (log, stretches) = history.new_tree(&mut runner).unwrap().current();
-        let link = Uuid::from_u128(u128::from(case) + 100);
-        // Each batch has clicks of its own number.
-        let message = |(boot, sequence): (u64, u64)| {
-            let clicks = vec![click(link, 1, "x"); (sequence % 3 + 1) as usize];
-            batch(u64::from(case) * 10 + boot, 0, sequence, clicks)
-        };
-        let topic = format!("history-{case}");
-        let (mut at, mut stored, mut read) = (0, None, std::collections::BTreeSet::new());
-        for (length, anew) in stretches {
-            let end = (at + length).min(log.len());
-            let batches: Vec<Batch> = log[at..end].iter().map(|m| message(*m)).collect();
-            let span = Span {
-                topic: topic.clone(),
-                partition: 0,
-                expected: stored,
-                next: end as i64,
-            };
-            let portion = portion(Some(span), &batches);
-            store.apply(&portion).await.unwrap();
-            let again = store.apply(&portion).await;
-            // The same stretch once more, as a zombie would: no effect, unless it
-            // ends where it began.
-            assert!(matches!(again, Err(Error::Fenced)) || stored == Some(end as i64));
-            read.extend(log[at..end].iter().copied());
-            stored = Some(end as i64);
-            at = if anew || end == log.len() { 0 } else { end };
-        }
-        let expected: u64 = read.iter().map(|(_, sequence)| sequence % 3 + 1).sum();
-        assert_eq!(counts(&store, link).await.0, expected, "case {case}");
-    }
-}
-
 #[cfg(feature = "postgres")]
 pub(crate) mod on_postgres {
     use std::time::Duration;
@@ -358,6 +309,24 @@ pub(crate) mod on_postgres {
             let pool = PgPool::connect(&self.url).await.unwrap();
             let damaged = sqlx::query("UPDATE link_day SET counts = '\\x09' WHERE link_id = $1");
             damaged.bind(link).execute(&pool).await.unwrap();
+        }
+
+        async fn repeat_day_of(&self, link: Uuid, days: i32, clicks: i64) {
+            let pool = PgPool::connect(&self.url).await.unwrap();
+            for statement in [
+                "INSERT INTO link_day SELECT link_id, d, partition, tenant, clicks, bots, visitors,
+                 counts, sketch FROM link_day, generate_series(1, $2 - 1) AS d WHERE link_id = $1",
+                "UPDATE link_day SET clicks = $2 WHERE link_id = $1",
+            ] {
+                let number = if statement.starts_with("INSERT") {
+                    days.into()
+                } else {
+                    clicks
+                };
+                let statement = statement.replace("$2", &number.to_string());
+                let repeated = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(link);
+                repeated.execute(&pool).await.unwrap();
+            }
         }
 
         async fn two_numbers(&self, query: &'static str) -> (i64, i64) {
@@ -413,6 +382,23 @@ pub(crate) mod on_sqlite {
             let damaged = sqlx::query("UPDATE link_day SET counts = x'09' WHERE link_id = ?1");
             let damaged = damaged.bind(link.as_bytes().as_slice());
             damaged.execute(&self.pool().await).await.unwrap();
+        }
+
+        async fn repeat_day_of(&self, link: Uuid, days: i32, clicks: i64) {
+            let pool = self.pool().await;
+            let insert = "INSERT INTO link_day SELECT link_id, ?2, partition, tenant, clicks, bots,
+                visitors, counts, sketch FROM link_day WHERE link_id = ?1 AND day = 0";
+            for day in 1..days {
+                let repeated = sqlx::query(insert)
+                    .bind(link.as_bytes().as_slice())
+                    .bind(day);
+                repeated.execute(&pool).await.unwrap();
+            }
+            let update = "UPDATE link_day SET clicks = ?2 WHERE link_id = ?1";
+            let updated = sqlx::query(update)
+                .bind(link.as_bytes().as_slice())
+                .bind(clicks);
+            updated.execute(&pool).await.unwrap();
         }
 
         async fn two_numbers(&self, query: &'static str) -> (i64, i64) {

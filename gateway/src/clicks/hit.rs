@@ -10,6 +10,8 @@ use sha2::Sha256;
 use uuid::Uuid;
 use waypost_domain::{SlugRef, Timestamp};
 
+use super::country::Countries;
+
 /// Longer user agents are cut; so says the schema.
 const MAX_USER_AGENT: usize = 256;
 
@@ -115,7 +117,8 @@ impl Taken {
         fields.bytes(7, referrer_host(&lossy(referrer)).as_bytes());
         fields.bytes(8, cut(&lossy(user_agent), MAX_USER_AGENT).as_bytes());
         fields.bytes(9, first_language(&lossy(language)).as_bytes());
-        fields.bytes(10, self.country.as_ref().map_or(&[], |code| &code[..]));
+        let country = self.country.or_else(|| visitors.country(self.client));
+        fields.bytes(10, country.as_ref().map_or(&[], |code| &code[..]));
         fields.fixed(11, visitors.hash(self.at, self.client, user_agent));
         fields.number(12, self.prefetch.into());
     }
@@ -154,12 +157,13 @@ impl Fields<'_> {
     }
 }
 
-/// Tells visitors apart within a day and not beyond: each day has a key of its own,
+/// What an address tells, before it is gone. Tells visitors apart within a day and not beyond: each day has a key of its own,
 /// derived from a secret, so that no table of addresses leads back.
 pub(super) struct Visitors {
     secret: [u8; 32],
     day: i64,
     of_day: Hmac<Sha256>,
+    countries: Option<Countries>,
 }
 
 impl Visitors {
@@ -168,7 +172,17 @@ impl Visitors {
             secret,
             day: 0,
             of_day: key_of_day(&secret, 0),
+            countries: None,
         }
+    }
+
+    /// Who also knows where their addresses are.
+    pub(super) fn with_countries(self, countries: Option<Countries>) -> Self {
+        Self { countries, ..self }
+    }
+
+    fn country(&self, client: IpAddr) -> Option<[u8; 2]> {
+        self.countries.as_ref()?.of(client)
     }
 
     fn hash(&mut self, at: Timestamp, client: IpAddr, user_agent: &[u8]) -> u64 {
@@ -294,6 +308,7 @@ pub(super) mod tests {
     use waypost_proto::click::Click;
 
     use super::*;
+    use crate::clicks::country::tests::countries;
 
     /// The click as whoever reads the log finds it.
     fn read(taken: &Taken, visitors: &mut Visitors) -> Click {
@@ -372,6 +387,25 @@ pub(super) mod tests {
             prefetch: true,
         };
         assert_eq!(click, expected);
+    }
+
+    #[test]
+    fn a_country_comes_from_the_header_or_else_from_the_address() {
+        let mut visitors = Visitors::new([1; 32]).with_countries(Some(countries()));
+        let mut country = |headers: &HeaderMap| {
+            let click = read(&take(headers, "192.0.2.1", 5), &mut visitors);
+            assert!(
+                !format!("{click:?}").contains("192.0.2"),
+                "no address is told"
+            );
+            click.country
+        };
+        let mut headers = HeaderMap::new();
+        assert_eq!(country(&headers), "CH");
+        headers.insert("x-country", HeaderValue::from_static("de"));
+        assert_eq!(country(&headers), "DE");
+        headers.insert("x-country", HeaderValue::from_static("unknown"));
+        assert_eq!(country(&headers), "CH");
     }
 
     #[test]

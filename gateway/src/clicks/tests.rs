@@ -89,6 +89,7 @@ fn settings(folder: &Path) -> Settings {
         max_bytes: Settings::DEFAULT_MAX_BYTES,
         visitor_key: [1; 32],
         country_header: None,
+        countries: None,
     }
 }
 

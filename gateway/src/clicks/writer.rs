@@ -40,7 +40,8 @@ impl Writer {
     ) -> Self {
         Self {
             batches: Batches::new(settings.gateway.clone(), appender.boot()),
-            visitors: Visitors::new(settings.visitor_key),
+            visitors: Visitors::new(settings.visitor_key)
+                .with_countries(settings.countries.clone()),
             shared,
             appender,
             unspooled,

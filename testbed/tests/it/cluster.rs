@@ -3,6 +3,7 @@
 mod caches;
 mod changes;
 mod clicks;
+mod counting;
 mod failover;
 mod input;
 mod inside;
