@@ -7,6 +7,7 @@ mod cluster;
 mod docs;
 mod packages;
 mod programs;
+mod slo;
 mod steps;
 mod test;
 
@@ -34,6 +35,8 @@ enum Task {
     Check,
     /// Write the tables of options into the documentation
     Docs(docs::Options),
+    /// Write the Prometheus rules that follow from the objectives
+    Slo(slo::Options),
     /// Build the Kafka-compatible broker into the cache folder, once
     Broker,
     /// Run the whole system on this machine
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Packages => packages::install_missing(&mut Steps::default(), Purpose::Test),
         Task::Check => check::run(),
         Task::Docs(options) => docs::run(&options),
+        Task::Slo(options) => slo::run(&options),
         Task::Broker => broker::run(),
         Task::Cluster(cluster::Task::Up(options)) => cluster::up(&options),
         Task::Bench(options) => bench::run(&options),

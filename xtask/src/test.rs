@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test, on the real parts.
 
 use crate::steps::Steps;
-use crate::{Error, docs, packages};
+use crate::{Error, docs, packages, slo};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -16,6 +16,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     // The tests of the cluster start these.
     steps.cargo(&["build", "--workspace", "--bins"])?;
     docs::check()?;
+    slo::check()?;
     let mut test = vec!["test"];
     if !options.arguments.iter().any(|word| word == "-p") {
         test.push("--workspace");

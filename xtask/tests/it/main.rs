@@ -3,3 +3,4 @@
 
 mod bench;
 mod cluster;
+mod rules;
