@@ -142,15 +142,15 @@ impl<'a> Builder<'a> {
         let url = LongUrl::parse(&format!("http://{entry}"));
         let url = url.map_err(|_| Error::Malformed(line))?;
         let place = Place::of(url.as_str());
-        let path = segments(place.path);
+        let path = segments(&as_meant(place.path));
         if path.len() > MAX_DEPTH {
             return Err(Error::Malformed(line));
         }
         if path.is_empty() {
-            return self.add_host(place.host, line);
+            return self.add_host(&place.plain_host(), line);
         }
         self.depth = self.depth.max(path.len());
-        let whole = beginnings(place.host, &path).last();
+        let whole = beginnings(&place.plain_host(), &path).last();
         let whole = whole.expect("the path has a part");
         self.fingerprints.push(fingerprint(&whole, self.seed));
         Ok(())
@@ -178,18 +178,24 @@ impl Blocklist {
     #[must_use]
     pub fn blocks(&self, canonical: &str) -> bool {
         let place = Place::of(canonical);
+        let host = place.plain_host();
         let is_host_listed = if place.address().is_some() {
-            self.holds(place.host.as_bytes())
+            self.holds(host.as_bytes())
         } else {
-            names(place.host).any(|name| self.holds(name.as_bytes()))
+            names(&host).any(|name| self.holds(name.as_bytes()))
         };
-        is_host_listed || self.depth > 0 && self.blocks_path(&place)
+        is_host_listed || self.depth > 0 && self.blocks_path(&host, place.path)
     }
 
-    fn blocks_path(&self, place: &Place<'_>) -> bool {
-        let path = segments(place.path);
-        let path = &path[..path.len().min(self.depth)];
-        beginnings(place.host, path).any(|beginning| self.holds(&beginning))
+    /// A server decodes a path once, as most do, or once more for each proxy before it;
+    /// what is listed by any of them is blocked.
+    fn blocks_path(&self, host: &str, path: &str) -> bool {
+        let mut readings = readings(path);
+        readings.any(|path| {
+            let path = segments(&path);
+            let path = &path[..path.len().min(self.depth)];
+            beginnings(host, path).any(|beginning| self.holds(&beginning))
+        })
     }
 
     fn holds(&self, entry: &[u8]) -> bool {
@@ -262,18 +268,23 @@ fn beginnings(host: &str, path: &[Vec<u8>]) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// A path's parts as most servers take them: decoded, without empty ones, `.` and `..`
-/// resolved. Else a listed page would be reached by writing its path another way.
-fn segments(path: &str) -> Vec<Vec<u8>> {
-    let mut bytes = path.as_bytes().to_vec();
-    for _ in 0..DECODINGS {
-        if !bytes.contains(&b'%') {
-            break;
-        }
-        bytes = decoded(&bytes);
-    }
+/// A path as it is written, and decoded once, twice and so on, until nothing is left to
+/// decode: at most [`DECODINGS`] times.
+fn readings(path: &str) -> impl Iterator<Item = Vec<u8>> {
+    let again = |bytes: &Vec<u8>| bytes.contains(&b'%').then(|| decoded(bytes));
+    std::iter::successors(Some(path.as_bytes().to_vec()), again).take(1 + DECODINGS)
+}
+
+/// A path of a list: decoded for good, as its writer means it.
+fn as_meant(path: &str) -> Vec<u8> {
+    readings(path).last().unwrap_or_default()
+}
+
+/// A path's parts as most servers take them: without empty ones, `.` and `..` resolved.
+/// Else a listed page would be reached by writing its path another way.
+fn segments(path: &[u8]) -> Vec<Vec<u8>> {
     let mut segments: Vec<Vec<u8>> = Vec::new();
-    for segment in bytes.split(|byte| *byte == b'/') {
+    for segment in path.split(|byte| *byte == b'/') {
         match segment {
             b"" | b"." => {}
             b".." => {
@@ -369,6 +380,8 @@ mod tests {
             "https://www.xn--bcher-kva.example/",
             "http://192.168.257/",
             "http://[2001:db8:0::1]:81/",
+            "http://[::ffff:192.168.1.1]/",
+            "http://[64:ff9b::c0a8:101]/x",
             "http://somebody.duckdns.org/",
             "http://evil%2eexample/",
         ] {
@@ -398,6 +411,8 @@ mod tests {
             "https://sites.example/%65vil/pa%67e",
             "https://sites.example/%2565vil%2fpage",
             "https://sites.example/x/%252e%252e/evil/page",
+            "https://sites.example/evil/page/%252e%252e",
+            "https://sites.example/evil/page/%2e%2e%2f..%252f",
             "https://other.example/~user",
             "https://other.example/%7Euser/x",
         ] {

@@ -6,6 +6,7 @@
 pub mod address;
 mod scripts;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
 pub use address::Purpose;
@@ -71,6 +72,19 @@ impl<'a> Place<'a> {
             .parse()
             .ok()
     }
+
+    /// The host by the one name that it is compared under: an address of the old kind
+    /// that is written as one of the new is reached all the same.
+    #[must_use]
+    pub fn plain_host(&self) -> Cow<'a, str> {
+        match self.address() {
+            Some(IpAddr::V6(address)) => match address::embedded(address) {
+                Some(inner) => Cow::Owned(inner.to_string()),
+                None => Cow::Borrowed(self.host),
+            },
+            _ => Cow::Borrowed(self.host),
+        }
+    }
 }
 
 /// What an operator allows.
@@ -102,7 +116,7 @@ impl Policy {
         let https = base.as_str().starts_with("https:");
         let port = place.port.unwrap_or(if https { "443" } else { "80" });
         self.own.push(Own {
-            host: place.host.to_owned(),
+            host: place.plain_host().into_owned(),
             port: is_shared.then(|| port.to_owned()),
         });
         self
@@ -148,7 +162,11 @@ impl Policy {
         if self.is_own(url.as_str()) {
             return Err(Refusal::OwnDomain);
         }
-        let is_allowed = || self.private_hosts.iter().any(|host| host == place.host);
+        let is_allowed = || {
+            self.private_hosts
+                .iter()
+                .any(|host| *host == place.plain_host())
+        };
         if !self.allows_private && !is_allowed() {
             match place.address() {
                 Some(address) => {
@@ -170,8 +188,9 @@ impl Policy {
         let place = Place::of(canonical);
         let https = canonical.starts_with("https:");
         let port = place.port.unwrap_or(if https { "443" } else { "80" });
+        let host = place.plain_host();
         self.own.iter().any(|own| {
-            own.host == place.host && own.port.as_deref().is_none_or(|own_port| own_port == port)
+            own.host == host && own.port.as_deref().is_none_or(|own_port| own_port == port)
         })
     }
 
@@ -200,7 +219,7 @@ impl Host {
             format!("http://{text}/")
         };
         let url = LongUrl::parse(&url).ok()?;
-        Some(Self(Place::of(url.as_str()).host.to_owned()))
+        Some(Self(Place::of(url.as_str()).plain_host().into_owned()))
     }
 
     #[must_use]

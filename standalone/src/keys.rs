@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::ArgGroup;
 use waypost_domain::api_key::{self, ApiKey, KeyId};
 use waypost_domain::{Scope, Scopes, Tenant, Timestamp};
+use waypost_gateway::api::auth::is_revocable;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::{Error, secrets};
 
@@ -182,6 +183,12 @@ fn list(folder: &Path, as_json: bool) -> Result<(), Error> {
 /// The list first: it is what counts, and a second try mends the rest.
 fn revoke(folder: &Path, list: &Path, id: &str, is_jti: bool) -> Result<(), Error> {
     let registry = Registry::in_folder(folder);
+    // One line that is no id would make servers refuse the whole list.
+    if !is_revocable(id) {
+        let problem =
+            "an id is 1 to 256 visible ASCII characters without spaces, not beginning with #";
+        return Err(Error::failed(format!("revoke {id:?}"), problem));
+    }
     if !is_jti {
         let records = registry.records();
         let records = records.map_err(|error| Error::failed("read the list of keys", error))?;

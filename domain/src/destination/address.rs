@@ -90,7 +90,7 @@ fn purpose_v6(address: Ipv6Addr) -> Option<Purpose> {
 
 /// The IPv4 address that this one stands for: mapped, compatible, translated (NAT64),
 /// 6to4 or ISATAP.
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+pub(super) fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let [.., a, b] = segments;
     let last = || {

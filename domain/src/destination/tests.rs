@@ -164,6 +164,10 @@ fn a_link_does_not_lead_back_to_its_own_service() {
     ] {
         assert_eq!(check(&policy, url), Err(Refusal::OwnDomain), "{url}");
     }
+    let base = LongUrl::parse("http://8.8.8.8/").unwrap();
+    let by_address = Policy::default().own_base(&base);
+    let inside = LongUrl::parse("http://[::ffff:8.8.8.8]/abc").unwrap();
+    assert!(by_address.is_own(inside.as_str()));
     for url in [
         "https://www.go.example/",
         "https://example/",

@@ -22,6 +22,7 @@ pub(super) use query::refuse_tokens_in_queries;
 
 use self::jwks::Jwks;
 use self::revoked::Revoked;
+pub use self::revoked::is_revocable;
 use super::{Api, Code, Problem, charge};
 use crate::config::AuthOptions;
 

@@ -176,3 +176,18 @@ fn a_list_that_cannot_be_read_ends_the_start() {
         assert!(errors.contains("--revoked-keys"), "{errors}");
     }
 }
+
+#[test]
+fn what_is_no_id_does_not_come_onto_the_list() {
+    let data = tempfile::tempdir().unwrap();
+    key(data.path(), &["--admin"]);
+    for id in ["a b", "#7", "", "\u{fc}"] {
+        let output = command()
+            .args(["keys", "revoke", "--jti", id])
+            .env("WAYPOST_DATA_DIR", data.path())
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{id:?}");
+    }
+    keys(data.path(), &["revoke", "--jti", "jti:7"]);
+}

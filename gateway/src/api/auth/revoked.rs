@@ -33,6 +33,13 @@ pub(super) fn watch(file: &Path, watcher: &Watcher) -> Result<Watched<Revoked>, 
     watcher.watch(source, |contents: &[Content]| parse(&contents[0].bytes))
 }
 
+/// Whether a list can hold this id: it is one word of visible ASCII, and no comment.
+#[must_use]
+pub fn is_revocable(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic();
+    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(is_plain) && !id.starts_with('#')
+}
+
 /// One id a line; blank lines and lines that start with `#` are passed over.
 ///
 /// A line of anything else makes the whole list unreadable: half of a list would let
@@ -44,8 +51,7 @@ fn parse(bytes: &[u8]) -> Result<Revoked, String> {
         .enumerate()
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(index, id)| {
-            let is_plain = |byte: u8| byte.is_ascii_graphic();
-            if id.len() > MAX_ID || !id.bytes().all(is_plain) {
+            if !is_revocable(id) {
                 return Err(format!("line {} is not one id", index + 1));
             }
             Ok(Box::from(id))
