@@ -40,6 +40,7 @@ pub struct Metrics {
     bad_signatures: IntCounterVec,
     stream_live: IntGaugeVec,
     streams_lost: IntCounterVec,
+    ownership: IntGaugeVec,
     joined: IntCounter,
     visits: IntCounterVec,
     visits_joined: IntCounter,
@@ -139,6 +140,14 @@ impl Metrics {
                 "Change streams that ended after they were heard",
                 &["shard"],
             )?,
+            // fingerprint: one value at a time, the same at gateways that agree.
+            ownership: IntGaugeVec::new(
+                Opts::new(
+                    "waypost_ownership_info",
+                    "What this process knows of the owners of all prefixes",
+                ),
+                &["fingerprint"],
+            )?,
             joined: IntCounter::new(
                 "waypost_lookups_joined_total",
                 "Lookups beyond memory that waited for another's of the same slug",
@@ -236,6 +245,7 @@ impl Metrics {
         registry.register(Box::new(metrics.bad_signatures.clone()))?;
         registry.register(Box::new(metrics.stream_live.clone()))?;
         registry.register(Box::new(metrics.streams_lost.clone()))?;
+        registry.register(Box::new(metrics.ownership.clone()))?;
         registry.register(Box::new(metrics.joined.clone()))?;
         registry.register(Box::new(metrics.visits.clone()))?;
         registry.register(Box::new(metrics.visits_joined.clone()))?;
@@ -307,6 +317,12 @@ impl Metrics {
 
     pub(crate) fn bad_signature(&self, from: &str) {
         self.bad_signatures.with_label_values(&[from]).inc();
+    }
+
+    /// What is known of the owners of all prefixes, as one value.
+    pub(crate) fn ownership(&self, fingerprint: &str) {
+        self.ownership.reset();
+        self.ownership.with_label_values(&[fingerprint]).set(1);
     }
 
     pub(crate) fn stream_is_live(&self, shard: &ShardId) {

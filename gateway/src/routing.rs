@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::{Epoch, Prefix, ShardId};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The place of a shard in the list that the gateway was started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,6 +58,22 @@ impl Routes {
     #[must_use]
     pub fn shard_id(&self, shard: ShardIndex) -> &ShardId {
         &self.shards[shard.get()]
+    }
+
+    /// The same at gateways that know the same of all owners, and hardly ever else: 16
+    /// hex digits.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let known: Vec<u8> = self
+            .table
+            .load()
+            .iter()
+            .flat_map(|route| {
+                let shard = self.shard_id(route.shard).as_str().bytes();
+                shard.chain([0]).chain(route.epoch.get().to_be_bytes())
+            })
+            .collect();
+        format!("{:016x}", xxh3_64(&known))
     }
 
     /// Takes over what shards say about owners, where it is newer than what is
@@ -113,6 +130,10 @@ mod tests {
         let epoch = |number| Epoch::new(number).unwrap();
         assert_eq!(routes.learn(&[(prefix, id("s1"), epoch(1))]), 1);
         assert_eq!(routes.learn(&[(prefix, id("s0"), epoch(1))]), 0);
+        let (other, before) = (Routes::seeded_by(&map), routes.fingerprint());
+        assert_ne!(other.fingerprint(), before);
+        other.learn(&[(prefix, id("s1"), epoch(1))]);
+        assert_eq!(other.fingerprint(), before);
         assert_eq!(routes.owner(prefix), (ShardIndex(1), epoch(1)));
         assert_eq!(routes.learn(&[(prefix, id("s0"), epoch(2))]), 1);
         assert_eq!(routes.learn(&[(prefix, id("s9"), epoch(3))]), 0);

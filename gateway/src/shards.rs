@@ -370,6 +370,7 @@ impl Shards {
                 Item::Moved(to, epoch) => {
                     self.0.metrics.moved();
                     routes.learn(&[(prefix, to, epoch)]);
+                    self.0.metrics.ownership(&routes.fingerprint());
                     if routes.owner(prefix).0 == shard {
                         // It names itself, an unknown shard or an older owner: the
                         // prefix is between owners.

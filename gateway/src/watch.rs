@@ -123,6 +123,7 @@ impl Follower<'_> {
             })
             .collect();
         let changed = self.routes.learn(&told);
+        self.metrics.ownership(&self.routes.fingerprint());
         if changed > 0 {
             tracing::debug!(shard = %self.peer.id(), changed, "learnt owners of prefixes");
         }

@@ -1,8 +1,8 @@
 //! Every metric of a shard node.
 
 use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, core::Collector,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, core::Collector,
 };
 
 /// Handles to the metrics. Cheap to clone.
@@ -20,6 +20,8 @@ pub struct Metrics {
     /// `operation` as above.
     pub(crate) sessions_lost: IntCounterVec,
     pub(crate) replicas_usable: IntGauge,
+    /// Without labels; there is none where there are no replicas.
+    pub(crate) replication_lag: GaugeVec,
     /// `rpc` as above, without watch.
     pub(crate) moved: IntCounterVec,
     /// `rpc` as above, or relay, purge.
@@ -90,6 +92,16 @@ impl Metrics {
                 IntGauge::new(
                     "waypost_shard_replicas_usable",
                     "Replicas that can be read should the primary be lost",
+                ),
+            )?,
+            replication_lag: add(
+                registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "waypost_shard_replication_lag_seconds",
+                        "How far the furthest standby is behind: what the loss of the primary would cost",
+                    ),
+                    &[],
                 ),
             )?,
             moved: add(

@@ -26,7 +26,7 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 14] = [
     // The first three build rdkafka.
     Need {
         package: "zlib1g-dev",
@@ -80,6 +80,12 @@ const NEEDS: [Need; 13] = [
         package: "postgresql",
         purpose: Purpose::Bench,
         is_met: || is_in_path("pgbench"),
+    },
+    // Holds promtool, which judges the alerts.
+    Need {
+        package: "prometheus",
+        purpose: Purpose::Test,
+        is_met: || is_in_path("promtool"),
     },
     // The pages are looked at in a real browser.
     Need {

@@ -2,7 +2,7 @@
 //! or lost: nothing else happens to them. While nothing moves, what was recorded and
 //! what an earlier start left is what was acknowledged, what was lost and what waits.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Cheap to clone: the numbers are shared.
 #[derive(Debug, Clone)]
@@ -32,9 +32,11 @@ pub(super) struct Metrics {
     pub(super) waiting: IntGauge,
     /// What the segments hold on disk.
     pub(super) bytes: IntGauge,
-    /// Milliseconds since the oldest click that the log does not have was spooled;
-    /// 0: it has all.
-    pub(super) oldest_ms: IntGauge,
+    /// What they may hold.
+    pub(super) max_bytes: IntGauge,
+    /// Seconds since the oldest click that the log does not have was spooled; 0: it
+    /// has all.
+    pub(super) oldest: Gauge,
 }
 
 impl Metrics {
@@ -82,10 +84,18 @@ impl Metrics {
                 "waypost_click_spool_bytes",
                 "Bytes of clicks on disk that wait to be acknowledged",
             )?,
-            oldest_ms: gauge(
-                "waypost_click_oldest_unsent_milliseconds",
-                "How long the oldest unacknowledged click has waited",
+            max_bytes: gauge(
+                "waypost_click_spool_max_bytes",
+                "Bytes of clicks on disk, at most: then the oldest are dropped",
             )?,
+            oldest: {
+                let oldest = Gauge::new(
+                    "waypost_click_oldest_unsent_seconds",
+                    "How long the oldest unacknowledged click has waited",
+                )?;
+                registry.register(Box::new(oldest.clone()))?;
+                oldest
+            },
         })
     }
 }

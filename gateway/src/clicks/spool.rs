@@ -155,6 +155,7 @@ impl Spool {
         let boot = u64::try_from(now.as_micros())
             .unwrap_or(0)
             .max(newest.saturating_add(1));
+        metrics.max_bytes.set(max_bytes.cast_signed());
         let spool = Self(Arc::new(Inner {
             folder: folder.to_owned(),
             max_bytes,
@@ -259,9 +260,7 @@ impl Spool {
         let state = self.state();
         let waited = state.oldest().map_or(Duration::ZERO, |at| at.elapsed());
         let metrics = &self.0.metrics;
-        metrics
-            .oldest_ms
-            .set(i64::try_from(waited.as_millis()).unwrap_or(i64::MAX));
+        metrics.oldest.set(waited.as_secs_f64());
         metrics.bytes.set(state.bytes.cast_signed());
         metrics.waiting.set(state.unsent().clicks.cast_signed());
         waited

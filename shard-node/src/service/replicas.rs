@@ -149,6 +149,10 @@ impl<S: LinkStore> LookOut<S> {
             let primary = primary.filter(|position| !position.is_standby);
             let usable = self.progress.see(asked, primary, &replicas);
             self.tell(primary.is_some(), usable);
+            if let Some(lag) = self.progress.lag(asked) {
+                let gauge = self.metrics.replication_lag.with_label_values::<&str>(&[]);
+                gauge.set(lag.as_secs_f64());
+            }
         }
     }
 
@@ -222,6 +226,8 @@ struct Progress {
     marks: VecDeque<(Instant, u64)>,
     /// By replica: whether it has left the primary while that was there.
     strayed: Vec<bool>,
+    /// The latest time for which one of them has all that the primary had.
+    caught_up_to: Option<Instant>,
 }
 
 impl Progress {
@@ -244,6 +250,9 @@ impl Progress {
                 self.strayed[index] = false;
             } else if primary.is_some() {
                 self.strayed[index] = true;
+            }
+            if replica.is_standby {
+                self.caught_up_to = self.caught_up_to.max(self.mark_within(*replica));
             }
             // One that is promoted while there is no primary knows best.
             if !self.strayed[index] && self.has_enough(*replica) {
@@ -270,6 +279,23 @@ impl Progress {
         {
             self.marks.pop_front();
         }
+    }
+
+    /// When the primary was last seen at a place that this replica has reached.
+    fn mark_within(&self, replica: Position) -> Option<Instant> {
+        if self.log != Some(replica.log) {
+            return None;
+        }
+        let reached = self.marks.iter().rev().find(|(_, at)| *at <= replica.at);
+        reached.map(|(seen, _)| *seen)
+    }
+
+    /// How far the furthest replica is behind; `None` as long as none was heard.
+    fn lag(&self, now: Instant) -> Option<Duration> {
+        let caught_up_to = self.caught_up_to?;
+        // While the primary is away it writes nothing that a replica could lack.
+        let (last_seen, _) = self.marks.back()?;
+        Some(now.min(*last_seen).duration_since(caught_up_to))
     }
 
     fn has_enough(&self, replica: Position) -> bool {
@@ -326,6 +352,25 @@ mod tests {
         assert_eq!(progress.see(at, primary(12), &[primary(12)]), [0; 0]);
         assert_eq!(progress.see(at, None, &[primary(99)]), [0; 0], "it strayed");
         assert_eq!(progress.see(at, None, &[standby(12)]), [0], "and is back");
+    }
+
+    #[test]
+    fn the_lag_is_that_of_the_furthest_replica_and_grows_while_none_comes_on() {
+        let mut progress = Progress::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(progress.lag(start), None);
+        progress.see(at(0), primary(100), &[standby(100), standby(90)]);
+        assert_eq!(progress.lag(at(0)), Some(Duration::ZERO));
+        for second in 1..=30 {
+            progress.see(at(second), primary(100 + second), &[standby(104), None]);
+        }
+        assert_eq!(progress.lag(at(30)), Some(Duration::from_secs(26)));
+        // The primary is lost: no more is written that they could lack.
+        progress.see(at(90), None, &[standby(104)]);
+        assert_eq!(progress.lag(at(90)), Some(Duration::from_secs(26)));
+        progress.see(at(91), primary(130), &[standby(130)]);
+        assert_eq!(progress.lag(at(91)), Some(Duration::ZERO));
     }
 
     #[test]
