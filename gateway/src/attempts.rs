@@ -115,7 +115,8 @@ impl<K: Eq + Hash + Clone> Counted<K> {
         if wait.is_zero() {
             return Ok(());
         }
-        let seconds = wait.as_millis().div_ceil(1_000);
+        // Of the last moment, too, a whole second is told.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Err(TooOften(u32::try_from(seconds).unwrap_or(u32::MAX)))
     }
 
@@ -155,7 +156,7 @@ mod tests {
             counted.count("link", start);
         }
         assert_eq!(counted.heard(&"link", start), Err(TooOften(6)));
-        let nearly = at(6).checked_sub(Duration::from_millis(1)).unwrap();
+        let nearly = at(6).checked_sub(Duration::from_nanos(1)).unwrap();
         assert_eq!(counted.heard(&"link", nearly), Err(TooOften(1)));
         assert_eq!(counted.heard(&"link", at(6)), Ok(()));
         counted.count("link", at(6));
