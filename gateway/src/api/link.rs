@@ -348,14 +348,24 @@ pub(super) async fn edit(
         Change::Clear => Change::Clear,
         Change::Set(password) => Change::Set(hash(&api, password).await?),
     };
-    let (shards, stamp) = (&api.lookup().shards, api.lookup().stamp(&key));
-    let written = shards
-        .update(&key, By::Tenant(&tenant), if_version, &patch)
-        .await?;
+    let written = update(&api, &key, By::Tenant(&tenant), if_version, &patch).await?;
+    answer(&api, written)
+}
+
+/// Has the shard change a link, and keeps what it then is.
+pub(super) async fn update(
+    api: &Api,
+    key: &LinkKey,
+    by: By<'_>,
+    if_version: Option<u64>,
+    patch: &Patch,
+) -> Result<Written, Problem> {
+    let (shards, stamp) = (&api.lookup().shards, api.lookup().stamp(key));
+    let written = shards.update(key, by, if_version, patch).await?;
     if let Written::Written(link) = &written {
         api.lookup().learn(link, stamp).await;
     }
-    answer(&api, written)
+    Ok(written)
 }
 
 /// The link as it is now, or why it was not changed.

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use waypost_domain::{LinkKey, Patch, State as LinkState};
 
 use super::auth::Editor;
-use super::link::{IfMatch, InPath, Shown, WriteProblems, answer, if_match};
+use super::link::{IfMatch, InPath, Shown, WriteProblems, answer, if_match, update};
 use super::named::Named;
 use super::{Api, Problem};
 use crate::lanes::Lane;
@@ -35,13 +35,7 @@ pub(super) async fn disable(
     Named(key): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let _place = api.enter(Lane::Single)?;
-    let if_version = if_match(&headers)?;
-    let by = By::Tenant(&tenant);
-    answer(
-        &api,
-        change(&api, &key, by, if_version, LinkState::Disabled).await?,
-    )
+    switch(&api, &tenant, &key, &headers, LinkState::Disabled).await
 }
 
 /// Switch a link on again.
@@ -66,12 +60,21 @@ pub(super) async fn enable(
     Named(key): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    switch(&api, &tenant, &key, &headers, LinkState::Active).await
+}
+
+async fn switch(
+    api: &Api,
+    tenant: &str,
+    key: &LinkKey,
+    headers: &HeaderMap,
+    to: LinkState,
+) -> Result<Response, Problem> {
     let _place = api.enter(Lane::Single)?;
-    let if_version = if_match(&headers)?;
-    let by = By::Tenant(&tenant);
+    let if_version = if_match(headers)?;
     answer(
-        &api,
-        change(&api, &key, by, if_version, LinkState::Active).await?,
+        api,
+        change(api, key, By::Tenant(tenant), if_version, to).await?,
     )
 }
 
@@ -83,18 +86,9 @@ pub(super) async fn change(
     if_version: Option<u64>,
     to: LinkState,
 ) -> Result<Written, Problem> {
-    let stamp = api.lookup().stamp(key);
     let patch = Patch {
         state: Some(to),
         ..Patch::default()
     };
-    let written = api
-        .lookup()
-        .shards
-        .update(key, by, if_version, &patch)
-        .await?;
-    if let Written::Written(link) = &written {
-        api.lookup().learn(link, stamp).await;
-    }
-    Ok(written)
+    update(api, key, by, if_version, &patch).await
 }
