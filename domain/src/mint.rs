@@ -10,7 +10,7 @@ use aes::Aes256;
 use fpe::ff1::{FF1, FlexibleNumeralString};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Epoch, Prefix, Slug, base62};
+use crate::{Epoch, Prefix, Slug, Timestamp, base62};
 
 /// The digits of a minted slug behind its prefix.
 pub const SUFFIX_LEN: usize = 6;
@@ -30,6 +30,39 @@ pub fn counter_range(epoch: Epoch) -> Option<std::ops::Range<u64>> {
     let start = u64::from(epoch.get()) * COUNTERS_PER_EPOCH;
     let end = start + COUNTERS_PER_EPOCH;
     (end <= SUFFIXES).then_some(start..end)
+}
+
+/// How fast the clock of [`counter_after_loss`] goes, in counters a second for each
+/// prefix: 153,760 slugs a second over all of them, far more than one process mints in the
+/// long run. With it the counters last into the year 2070, and an epoch 29 days.
+const CLOCK_RATE: u64 = 40;
+
+/// When it began, at the first counter of all: 2026-01-01 00:00 UTC, in seconds.
+const CLOCK_BEGAN: u64 = 1_767_225_600;
+
+/// Where the counters of an instance go on that has lost what it minted last, such as one
+/// that was restored from a backup, and the epoch in which they are. `highest` is the
+/// highest of the counters that it still knows.
+///
+/// Nobody knows how many were lost, and the same backup may be restored a second time,
+/// after others were minted. So they go on where a clock is that goes faster than any
+/// instance mints: what was minted before now is behind it, and what is minted from now
+/// on is before it wherever it will be at the next loss.
+///
+/// `None` when 62^6 has no room for that.
+#[must_use]
+pub fn counter_after_loss(now: Timestamp, highest: u64) -> Option<(Epoch, u64)> {
+    let seconds = now.millis().unsigned_abs() / 1_000;
+    let elapsed = seconds.saturating_sub(CLOCK_BEGAN);
+    let clock = COUNTERS_PER_EPOCH + elapsed * CLOCK_RATE;
+    // Where the clock was wrong once, the counters are before it. No counter of an epoch
+    // that nobody has entered is in use.
+    let next = match clock > highest {
+        true => clock,
+        false => (highest / COUNTERS_PER_EPOCH + 1) * COUNTERS_PER_EPOCH,
+    };
+    let epoch = Epoch::new(u32::try_from(next / COUNTERS_PER_EPOCH).ok()?)?;
+    counter_range(epoch).map(|_| (epoch, next))
 }
 
 /// What is hashed before the key, so that the hash is good for nothing else.
@@ -144,5 +177,23 @@ mod tests {
         assert_eq!(range(1).unwrap().end, range(2).unwrap().start);
         assert!(range(567).is_some());
         assert!(range(568).is_none());
+    }
+
+    #[test]
+    fn after_a_loss_counters_go_on_before_all_that_were_used() {
+        let at = |text| Timestamp::parse(text).unwrap();
+        let (first, second) = (at("2026-11-26T12:00:00Z"), at("2026-11-26T13:00:00Z"));
+        let never_lost = 1_500 + COUNTERS_PER_EPOCH;
+        let (epoch, once) = counter_after_loss(first, never_lost).unwrap();
+        assert!(counter_range(epoch).unwrap().contains(&once));
+        assert!(once > counter_range(Epoch::FIRST).unwrap().end);
+        // The same backup again, an hour after, in which a million links were made.
+        let (_, again) = counter_after_loss(second, never_lost).unwrap();
+        assert!(again > once + 1_000_000 / 3_844);
+        // A clock that was wrong at the first time.
+        let (epoch, behind) = counter_after_loss(first, again).unwrap();
+        assert!(behind > again && counter_range(epoch).unwrap().start == behind);
+        assert!(counter_after_loss(at("2070-01-01T00:00:00Z"), 0).is_some());
+        assert!(counter_after_loss(at("2071-06-01T00:00:00Z"), 0).is_none());
     }
 }

@@ -8,6 +8,7 @@ use waypost_gateway::config::{AuthOptions, PublicOptions};
 use waypost_runtime::Error;
 use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
 
+use crate::backup::{Backup, Restore};
 use crate::keys::Keys;
 use crate::transfer::{self, Export, Import};
 
@@ -84,6 +85,12 @@ pub(crate) enum Command {
     /// A file that was imported halfway is imported again: what is there already is found,
     /// and not made twice.
     Import(Import),
+    /// Write the instance in the data folder into one encrypted file, also while it serves
+    ///
+    /// Links, counts, statistics, API keys and secrets, all as of one instant.
+    Backup(Backup),
+    /// Make an instance of a backup, in a data folder that is empty or not there
+    Restore(Restore),
 }
 
 impl Options for Config {
@@ -100,6 +107,8 @@ impl Options for Config {
             Command::Keys(keys) => keys.run(&self.data_dir, self.auth.revoked_keys.as_deref()),
             Command::Export(export) => transfer::export(export),
             Command::Import(import) => transfer::import(import),
+            Command::Backup(backup) => backup.run(&self.data_dir),
+            Command::Restore(restore) => restore.run(&self.data_dir),
         })
     }
 

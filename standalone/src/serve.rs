@@ -25,6 +25,7 @@ use waypost_proto::transport::in_process;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::{Error, Process, secrets};
 
+use crate::backup;
 use crate::config::Config;
 use crate::keys::{self, Registry};
 use crate::secrets::Secrets;
@@ -43,6 +44,7 @@ pub(crate) async fn serve(config: Config, process: Process) -> Result<(), Error>
         option: "--listen",
         problem: format!("cannot bind {}: {error}", config.listen),
     })?;
+    refuse_half_a_restore(&config.data_dir)?;
     let secrets = Secrets::open(&config.data_dir)?;
     let _only_one = lock(&config.data_dir)?;
     // The shard ends after the gateway, whose last requests it answers.
@@ -60,6 +62,23 @@ pub(crate) async fn serve(config: Config, process: Process) -> Result<(), Error>
         idle_close: IDLE_CLOSE,
     };
     waypost_gateway::run(listener, parts, drain, &process).await
+}
+
+/// A restore that was cut off may have left anything there, or nothing.
+fn refuse_half_a_restore(data: &Path) -> Result<(), Invalid> {
+    let unfinished = data.join(backup::UNFINISHED);
+    if !unfinished.exists() {
+        return Ok(());
+    }
+    Err(Invalid {
+        option: "--data-dir",
+        problem: format!(
+            "a restore did not come to its end, or still runs, as {} is there: once it is over, \
+             empty {} and restore again",
+            unfinished.display(),
+            data.display()
+        ),
+    })
 }
 
 /// Two processes on one folder would both believe that they alone issue slugs.

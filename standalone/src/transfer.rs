@@ -157,7 +157,7 @@ pub(crate) fn import(options: &Import) -> Result<(), Error> {
 }
 
 /// Runs it on this thread: it mostly waits for the server.
-fn wait_for<T>(doing: impl Future<Output = T>) -> Result<T, Error> {
+pub(crate) fn wait_for<T>(doing: impl Future<Output = T>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -192,6 +192,12 @@ impl SqliteRollups {
             caught_up: Arc::default(),
         })
     }
+
+    /// Ends the use of the file; nothing of ours is open afterwards.
+    pub async fn close(self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
 }
 
 impl RollupStore for SqliteRollups {

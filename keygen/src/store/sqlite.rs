@@ -24,6 +24,10 @@ const READ: &str = "\
 -- keygen.read_counter
 SELECT next FROM key_counter WHERE prefix = ?1";
 
+const HIGHEST: &str = "\
+-- keygen.highest_counter
+SELECT coalesce(max(next), 0) FROM key_counter";
+
 const MOVE: &str = "\
 -- keygen.move_counter
 INSERT INTO key_counter (prefix, next) VALUES (?1, ?2)
@@ -61,6 +65,20 @@ impl SqliteCounters {
             .await?;
         SCHEMA.apply(&mut *pool.acquire().await?).await?;
         Ok(Self { pool })
+    }
+
+    /// The counter that stands highest, of whatever prefix; 0 if there is none.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn highest(&self) -> Result<u64, Error> {
+        let next: i64 = sqlx::query_scalar(HIGHEST).fetch_one(&self.pool).await?;
+        Ok(next.unsigned_abs())
+    }
+
+    /// Ends the use of the file; nothing of ours is open afterwards.
+    pub async fn close(self) {
+        self.pool.close().await;
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     Session, Transferred, Write, Written,
 };
 
+mod backup;
 mod claims;
 mod expiry;
 mod list;
@@ -28,6 +29,8 @@ mod rows;
 mod sources;
 mod transfer;
 mod visits;
+
+pub use backup::{Checked, begin_epoch, check};
 
 const SCHEMA: Schema = Schema {
     table: "_sqlx_migrations",

@@ -1,6 +1,7 @@
 //! The all-in-one binary, as one person uses it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod browser;
 mod contract;
 mod cors;
