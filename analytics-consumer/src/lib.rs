@@ -24,6 +24,7 @@ mod stats;
 pub mod store;
 mod tally;
 mod top;
+mod transfer;
 
 pub use batch::{Invalid, decode};
 #[cfg(feature = "cluster")]

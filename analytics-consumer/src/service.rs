@@ -8,14 +8,19 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 use waypost_proto::analytics::analytics_service_server::AnalyticsService;
 use waypost_proto::analytics::{
-    self as wire, LinkStatsRequest, LinkStatsResponse, TenantStatsRequest, TenantStatsResponse,
+    self as wire, ImportRollupsResponse, LinkStatsRequest, LinkStatsResponse, Rollups,
+    TenantStatsRequest, TenantStatsResponse,
 };
 
 use crate::stats::{self, Interval, Window, from_wire};
 use crate::store::{Error, RollupStore};
+use crate::transfer;
 
 /// A query that takes longer than this is of no use to who asked.
 const DEADLINE: Duration = Duration::from_secs(2);
+
+/// A few hundred rows, one after the other.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Days that may be asked for at once: eleven years, of which each may hold some
 /// kilobytes to be read.
@@ -100,6 +105,22 @@ impl<S: RollupStore> AnalyticsService for Analytics<S> {
         };
         in_time(answer).await.map(Response::new)
     }
+
+    async fn import_rollups(
+        &self,
+        request: Request<Rollups>,
+    ) -> Result<Response<ImportRollupsResponse>, Status> {
+        let rows = transfer::taken_over(request.into_inner())?;
+        within(TRANSFER_DEADLINE, self.store.put(&rows)).await?;
+        Ok(Response::new(ImportRollupsResponse {}))
+    }
+
+    async fn read_rollups(&self, request: Request<Rollups>) -> Result<Response<Rollups>, Status> {
+        let rows = transfer::taken_over(request.into_inner())?;
+        let stored = within(TRANSFER_DEADLINE, self.store.stored(&rows)).await?;
+        let rollups = stored.into_iter().map(transfer::given_back).collect();
+        Ok(Response::new(Rollups { rollups }))
+    }
 }
 
 fn interval(interval: i32) -> Result<Interval, Status> {
@@ -122,7 +143,14 @@ fn window(range: Option<wire::Range>) -> Result<Window, Status> {
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
-    match tokio::time::timeout(DEADLINE, answer).await {
+    within(DEADLINE, answer).await
+}
+
+async fn within<T>(
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(deadline, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 use waypost_domain::Timestamp;
+use waypost_proto::analytics::{self as wire, rollup::Row};
 use waypost_proto::click::Batch;
 
 #[cfg(feature = "postgres")]
@@ -191,6 +192,13 @@ pub trait RollupStore: Send + Sync + 'static {
         with_counts: bool,
     ) -> impl Future<Output = Result<Stored, Error>> + Send;
 
+    /// Puts rows into the place of those that are there under the same keys, all of them
+    /// or none. The keys have been checked: links have 16 bytes, partitions are small.
+    fn put(&self, rows: &[Row]) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The same rows as they are stored, found by their keys, in order.
+    fn stored(&self, rows: &[Row]) -> impl Future<Output = Result<Vec<Option<Row>>, Error>> + Send;
+
     /// Removes what need not be kept any longer, as far as that goes in a short time.
     fn prune(&self, keep: Keep) -> impl Future<Output = Result<(), Error>> + Send;
 }
@@ -293,4 +301,46 @@ fn stored(days: Vec<DayRow>, older: Vec<HourRow>) -> Stored {
         days: days.into_iter().map(day).collect(),
         older: older.into_iter().map(hour).collect(),
     }
+}
+
+/// Rows with all their columns.
+type LinkDayRow = (i64, i64, i64, String, Vec<u8>, Vec<u8>);
+type TenantDayRow = (i64, i64, Vec<u8>);
+type LinkHourRow = (i64, i64, String);
+
+/// A row with what is stored under its key.
+fn with_day(key: &wire::LinkDay, row: LinkDayRow) -> Row {
+    let (clicks, bots, visitors, tenant, counts, sketch) = row;
+    Row::LinkDay(wire::LinkDay {
+        link_id: key.link_id.clone(),
+        day: key.day,
+        partition: key.partition,
+        tenant,
+        clicks,
+        bots,
+        visitors,
+        counts,
+        sketch,
+    })
+}
+
+fn with_tenant_day(key: &wire::TenantDay, row: TenantDayRow) -> Row {
+    let (clicks, bots, counts) = row;
+    Row::TenantDay(wire::TenantDay {
+        clicks,
+        bots,
+        counts,
+        ..key.clone()
+    })
+}
+
+fn with_hour(key: &wire::LinkHour, row: LinkHourRow) -> Row {
+    let (clicks, bots, tenant) = row;
+    Row::LinkHour(wire::LinkHour {
+        link_id: key.link_id.clone(),
+        hour: key.hour,
+        tenant,
+        clicks,
+        bots,
+    })
 }

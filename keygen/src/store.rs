@@ -50,6 +50,8 @@ pub enum Error {
     /// Somebody removed or damaged a row; going on could hand slugs out again.
     #[error("read the counter of prefix {0}")]
     Row(Prefix),
+    #[error("read the counter of \"{0}\", which is no prefix")]
+    Prefix(String),
 }
 
 impl Want {

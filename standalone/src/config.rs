@@ -78,12 +78,13 @@ pub(crate) struct Config {
 pub(crate) enum Command {
     /// Make, list and revoke API keys
     Keys(Keys),
-    /// Write a tenant's links, the newest first, over the API of a running server
+    /// Write a tenant's links, the newest first, over the API of a running server; or, with
+    /// --full, all that an instance has
     Export(Export),
     /// Create the links of a file, over the API of a running server
     ///
     /// A file that was imported halfway is imported again: what is there already is found,
-    /// and not made twice.
+    /// and not made twice. With --full, all that an instance had goes into a cluster.
     Import(Import),
     /// Write the instance in the data folder into one encrypted file, also while it serves
     ///
@@ -105,7 +106,7 @@ impl Options for Config {
     fn run_instead(&self) -> Option<Result<(), Error>> {
         Some(match self.command.as_ref()? {
             Command::Keys(keys) => keys.run(&self.data_dir, self.auth.revoked_keys.as_deref()),
-            Command::Export(export) => transfer::export(export),
+            Command::Export(export) => transfer::export(export, &self.data_dir),
             Command::Import(import) => transfer::import(import),
             Command::Backup(backup) => backup.run(&self.data_dir),
             Command::Restore(restore) => restore.run(&self.data_dir),

@@ -34,6 +34,9 @@ use crate::secrets::Secrets;
 const REGION: &str = "local";
 const SHARD: &str = "s0";
 
+/// The name of the one gateway, by which its clicks are told from those of others.
+pub(crate) const GATEWAY: &str = "waypost";
+
 /// Nobody balances load over a single process, so that it can end at once.
 const LAME_DUCK: Duration = Duration::ZERO;
 const IDLE_CLOSE: Duration = Duration::from_millis(500);
@@ -82,7 +85,7 @@ fn refuse_half_a_restore(data: &Path) -> Result<(), Invalid> {
 }
 
 /// Two processes on one folder would both believe that they alone issue slugs.
-fn lock(data: &Path) -> Result<File, Invalid> {
+pub(crate) fn lock(data: &Path) -> Result<File, Invalid> {
     let invalid = |problem: String| Invalid {
         option: "--data-dir",
         problem,
@@ -103,17 +106,11 @@ async fn parts(
 ) -> Result<Parts, Error> {
     let link_keys = KeyRing::parse(&secrets.read("link-mac")?)
         .map_err(|problem| secrets::malformed("link-mac", &problem))?;
-    let shard = ShardId::parse(SHARD).expect("the name is one of a shard");
-    let map = ShardMap::seed(vec![Shard {
-        id: shard.clone(),
-        region: REGION.to_owned(),
-        nodes: Vec::new(),
-    }])
-    .map_err(|error| Error::failed("place the prefixes", error))?;
+    let map = map()?;
     let data = &config.data_dir;
     let links = waypost_shard_node::open_sqlite(
         &data.join("links.db"),
-        shard,
+        shard(),
         &map,
         link_keys.clone(),
         config.purge_after,
@@ -128,7 +125,7 @@ async fn parts(
     let analytics =
         waypost_analytics_consumer::open_sqlite(&data.join("clicks.db"), &process.registry).await?;
     let settings = clicks::Settings {
-        gateway: "waypost".to_owned(),
+        gateway: GATEWAY.to_owned(),
         threads: process.threads,
         folder: data.join("spool"),
         max_bytes: config.public.spool_max_mib << 20,
@@ -176,13 +173,27 @@ fn auth(config: &Config, secrets: &Secrets, process: &Process) -> Result<Auth, I
     Auth::new(&given, &options, config.anonymous, &process.watcher)
 }
 
-fn key(secrets: &Secrets, name: &str) -> Result<[u8; 32], Invalid> {
+/// The one shard, which has all prefixes.
+pub(crate) fn map() -> Result<ShardMap, Error> {
+    let shard = Shard {
+        id: shard(),
+        region: REGION.to_owned(),
+        nodes: Vec::new(),
+    };
+    ShardMap::seed(vec![shard]).map_err(|error| Error::failed("place the prefixes", error))
+}
+
+pub(crate) fn shard() -> ShardId {
+    ShardId::parse(SHARD).expect("the name is one of a shard")
+}
+
+pub(crate) fn key(secrets: &Secrets, name: &str) -> Result<[u8; 32], Invalid> {
     parse_hex(&secrets.read(name)?)
         .ok_or_else(|| secrets::malformed(name, "expected 64 hex digits"))
 }
 
 /// The click log of one process: a batch is in the log when it is counted.
-struct CountedHere(InProcess);
+pub(crate) struct CountedHere(pub(crate) InProcess);
 
 impl ClickLog for CountedHere {
     async fn publish(&self, payload: Payload) -> Result<(), PublishError> {

@@ -1,8 +1,10 @@
 //! `waypost export` and `waypost import`: a tenant's links out of a running server and into
-//! one, over its API, so that it is the same for one process and for a cluster.
+//! one, over its API, so that it is the same for one process and for a cluster. With
+//! `--full`, all that an instance has, out of its data folder and into a cluster.
 
 mod client;
 mod export;
+mod full;
 mod import;
 mod new_link;
 mod rows;
@@ -32,6 +34,12 @@ pub(crate) struct Export {
     #[arg(default_value = STANDARD)]
     file: PathBuf,
 
+    /// Write everything that the stopped instance in the data folder has instead, for
+    /// import --full: links of all tenants with their versions, tombstones, counters and
+    /// statistics
+    #[arg(long, conflicts_with = "format")]
+    full: bool,
+
     #[command(flatten)]
     how: How,
 }
@@ -41,6 +49,14 @@ pub(crate) struct Export {
 pub(crate) struct Import {
     /// Where the links come from; -: standard input
     file: PathBuf,
+
+    /// Bring all of the file of an export --full into a cluster, past its API, and read it
+    /// back. May be repeated
+    #[arg(long, conflicts_with = "format")]
+    full: bool,
+
+    #[command(flatten)]
+    target: full::Target,
 
     #[command(flatten)]
     how: How,
@@ -101,16 +117,18 @@ fn hint(status: u16) -> &'static str {
     }
 }
 
-/// Writes all links of the token's tenant.
-pub(crate) fn export(options: &Export) -> Result<(), Error> {
+/// Writes all links of the token's tenant, or all that the instance in this folder has.
+pub(crate) fn export(options: &Export, data: &Path) -> Result<(), Error> {
+    if options.full {
+        return full::export(data, named(&options.file)?);
+    }
     let api = options.how.api()?;
     let format = options.how.format(&options.file);
     if options.file == Path::new(STANDARD) {
         return write_out(&api, io::stdout().lock(), format);
     }
     // The name appears with the whole: half an export is not mistaken for one.
-    let mut part = options.file.clone().into_os_string();
-    part.push(".part");
+    let part = part_of(&options.file);
     let unwritable =
         |error: io::Error| Error::failed(format!("write {}: {error}", part.display()), error);
     let file = File::create(&part).map_err(unwritable)?;
@@ -129,6 +147,9 @@ fn write_out(api: &Api, out: impl Write, format: Format) -> Result<(), Error> {
 
 /// Creates the links of a file. Fails if any of them was refused.
 pub(crate) fn import(options: &Import) -> Result<(), Error> {
+    if options.full {
+        return full::import(&options.target, named(&options.file)?);
+    }
     let api = options.how.api()?;
     let input: Box<dyn Read> =
         if options.file == Path::new(STANDARD) {
@@ -154,6 +175,24 @@ pub(crate) fn import(options: &Import) -> Result<(), Error> {
             "they were refused",
         )),
     }
+}
+
+/// Where a file is written before it is whole.
+fn part_of(file: &Path) -> PathBuf {
+    let mut part = file.to_owned().into_os_string();
+    part.push(".part");
+    part.into()
+}
+
+/// The file of a full export, which is read several times.
+fn named(file: &Path) -> Result<&Path, Invalid> {
+    if file == Path::new(STANDARD) {
+        return Err(Invalid {
+            option: "--full",
+            problem: "it needs the name of a file".to_owned(),
+        });
+    }
+    Ok(file)
 }
 
 /// Runs it on this thread: it mostly waits for the server.

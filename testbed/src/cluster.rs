@@ -5,6 +5,7 @@ mod ground;
 mod launch;
 mod secrets;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use builder::{Builder, Link};
@@ -69,6 +70,7 @@ impl Shard {
 impl Cluster {
     pub const KEYGEN_DATABASE: &str = "keygen";
     pub const ANALYTICS_DATABASE: &str = "analytics";
+    const SHARD_MAP: &str = "shard-map.json";
 
     /// A small cluster, to be changed before it starts.
     #[must_use]
@@ -92,6 +94,12 @@ impl Cluster {
     #[must_use]
     pub fn token_for(&self, tenant: &str, scopes: &str) -> String {
         token::sign(self.secrets.jwt.as_bytes(), tenant, scopes)
+    }
+
+    /// The shard map that the processes were given.
+    #[must_use]
+    pub fn shard_map(&self) -> PathBuf {
+        self.sandbox.folder().join(Self::SHARD_MAP)
     }
 
     /// The URL of the rollups' database.

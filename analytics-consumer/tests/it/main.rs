@@ -9,3 +9,4 @@ mod in_process;
 mod rollups;
 #[cfg(feature = "cluster")]
 mod topic;
+mod transfer;

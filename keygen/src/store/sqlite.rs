@@ -39,6 +39,10 @@ INSERT INTO key_counter (prefix, next) VALUES (?1, ?2)
 ON CONFLICT (prefix) DO UPDATE SET next = max(next, excluded.next)
 RETURNING next";
 
+const EVERY: &str = "\
+-- keygen.every_counter
+SELECT prefix, next FROM key_counter ORDER BY prefix";
+
 /// Counters in a SQLite file of one process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SqliteCounters {
@@ -79,6 +83,20 @@ impl SqliteCounters {
     /// Ends the use of the file; nothing of ours is open afterwards.
     pub async fn close(self) {
         self.pool.close().await;
+    }
+
+    /// The first number of each prefix that nobody was given.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a row is damaged.
+    pub async fn every(&self) -> Result<Vec<(Prefix, u64)>, Error> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(EVERY).fetch_all(&self.pool).await?;
+        let counter = |(prefix, next): (String, i64)| {
+            let prefix = Prefix::parse(&prefix).ok_or(Error::Prefix(prefix))?;
+            let next = u64::try_from(next).map_err(|_| Error::Row(prefix))?;
+            Ok((prefix, next))
+        };
+        rows.into_iter().map(counter).collect()
     }
 }
 

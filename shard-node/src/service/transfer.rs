@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::Status;
-use waypost_domain::{Link, LinkKey};
+use waypost_domain::{Link, LinkKey, State};
 use waypost_proto::convert::Invalid;
 use waypost_proto::link::{self as message, import_outcome::Outcome};
 
@@ -81,12 +81,9 @@ impl<S: LinkStore> Service<S> {
         let page = self.exports.run(vec![portion]).await?.pop();
         let page = page.ok_or_else(|| Status::internal("no outcome"))?;
         self.count_damaged("export", page.damaged);
-        let exported = |row: Transferred| message::ExportedLink {
-            link: Some((*row.link).into()),
-            visits_leased: row.visits_leased,
-        };
         Ok(message::ExportResponse {
-            links: page.rows.into_iter().map(exported).collect(),
+            links: page.rows.into_iter().map(Into::into).collect(),
+            damaged: u32::try_from(page.damaged).unwrap_or(u32::MAX),
         })
     }
 
@@ -142,5 +139,6 @@ fn transferred(given: message::ExportedLink) -> Result<Transferred, Invalid> {
     Ok(Transferred {
         link: Box::new(link),
         visits_leased: given.visits_leased,
+        before_block: State::from_number(given.state_before_block),
     })
 }

@@ -122,6 +122,11 @@ pub(super) fn authentic(key_ring: &KeyRing, slug: &str, link: Result<Link, Error
     whole(slug, link.and_then(is_ours))
 }
 
+/// Reads what a link was when it was taken down.
+pub(super) fn before_block(number: Option<i32>) -> Option<State> {
+    number.and_then(State::from_number)
+}
+
 /// Reads one of the two halves of a source.
 pub(super) fn half(bytes: &[u8]) -> Result<[u8; 16], Error> {
     bytes.try_into().map_err(|_| Error::Damaged("source"))

@@ -9,7 +9,7 @@ use waypost_domain::{
     signature,
 };
 
-use super::{Write, WriteKind, Writer, Written};
+use super::{Write, WriteKind, Writer, Written, columns};
 
 /// How long nobody but its owner gets a slug whose link was deleted or expired:
 /// printed and mailed links live on, and must not lead to a stranger.
@@ -46,7 +46,7 @@ impl Memory {
     pub(super) fn new(last_change: Option<Uuid>, before_block: Option<i32>) -> Self {
         Self {
             last_change: last_change.map(ChangeId),
-            before_block: before_block.and_then(State::from_number),
+            before_block: columns::before_block(before_block),
         }
     }
 }
@@ -87,6 +87,7 @@ pub(super) enum OnImport {
     Write,
     /// What is there is as new, or newer.
     Keep,
+    /// What is there is another link: only its owner makes room.
     Conflict,
 }
 
@@ -231,8 +232,8 @@ pub(super) fn on_expiry(mut link: Link, epoch: Epoch, now: Timestamp) -> Link {
 /// Decides about a row to take over, by what the row that is there says of itself,
 /// which may be all that can be read of it.
 #[must_use]
-pub(super) fn on_import(tenant: &str, version: i64, given: &Link) -> OnImport {
-    if tenant != given.tenant {
+pub(super) fn on_import(tenant: &str, id: LinkId, version: i64, given: &Link) -> OnImport {
+    if tenant != given.tenant || id != given.id {
         OnImport::Conflict
     } else if version >= given.version.get().cast_signed() {
         OnImport::Keep

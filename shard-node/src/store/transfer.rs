@@ -1,6 +1,7 @@
 //! Rows on their way out of a shard and into one.
 
-use waypost_domain::Link;
+use waypost_domain::{Link, State};
+use waypost_proto::link as message;
 
 use super::PrefixOwner;
 
@@ -10,6 +11,19 @@ pub struct Transferred {
     pub link: Box<Link>,
     /// How many of the link's visits were leased.
     pub visits_leased: u64,
+    /// What a link was when it was taken down, if it is and that is known. Not signed: it
+    /// decides no answer before the operator lets the link up, and then leads nowhere else.
+    pub before_block: Option<State>,
+}
+
+impl From<Transferred> for message::ExportedLink {
+    fn from(row: Transferred) -> Self {
+        Self {
+            link: Some((*row.link).into()),
+            visits_leased: row.visits_leased,
+            state_before_block: row.before_block.map_or(0, |state| state as i32),
+        }
+    }
 }
 
 /// Some rows in the order of their keys.
@@ -26,7 +40,7 @@ pub enum Imported {
     Written(Box<Link>),
     /// What is there is as new, or newer.
     Kept(Box<Link>),
-    /// What is there is another tenant's.
+    /// What is there is another link, perhaps another tenant's.
     Conflict(Box<Link>),
     Moved(PrefixOwner),
     /// Its data cannot be stored, now or later.

@@ -41,6 +41,7 @@ pub struct Builder {
     proxied: Vec<Link>,
     pub(super) settings: Vec<(Kind, String, String)>,
     programs: Option<PathBuf>,
+    secrets: Option<PathBuf>,
     sandbox: Option<Arc<Sandbox>>,
 }
 
@@ -57,6 +58,7 @@ impl Default for Builder {
             proxied: Vec::new(),
             settings: Vec::new(),
             programs: None,
+            secrets: None,
             sandbox: None,
         }
     }
@@ -131,6 +133,14 @@ impl Builder {
         self
     }
 
+    /// Takes the secrets that are in this folder, as for a cluster that an instance moves
+    /// into; the others are new.
+    #[must_use]
+    pub fn secrets(mut self, folder: &Path) -> Self {
+        self.secrets = Some(folder.to_owned());
+        self
+    }
+
     /// Runs in this sandbox, which somebody may end before the cluster has started.
     #[must_use]
     pub fn sandbox(mut self, sandbox: &Arc<Sandbox>) -> Self {
@@ -164,14 +174,14 @@ impl Builder {
             Some(folder) => folder.clone(),
             None => programs_folder()?,
         };
-        let secrets = Secrets::create(sandbox)?;
+        let secrets = Secrets::create(sandbox, self.secrets.as_deref())?;
         let ground = Ground::start(self, sandbox)?;
         let launch = Launch {
             builder: self,
             sandbox,
             programs,
             secrets_folder: secrets.folder.display().to_string(),
-            map: sandbox.folder().join("shard-map.json"),
+            map: sandbox.folder().join(Cluster::SHARD_MAP),
             redis: ground.redis.addresses().join(","),
             kafka: ground.kafka(),
             topic: ground.broker.topic().to_owned(),

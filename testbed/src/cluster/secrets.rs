@@ -3,13 +3,13 @@
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::{Doing as _, Result, write};
+use crate::error::{Doing as _, Error, Result, write};
 use crate::sandbox::Sandbox;
 use crate::secret::random_hex;
 
-/// New in each cluster.
+/// New in each cluster, unless it is given those of another instance.
 pub struct Secrets {
     /// With a file for each, as a mounted Kubernetes Secret has.
     pub folder: PathBuf,
@@ -20,29 +20,34 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    pub(crate) fn create(sandbox: &Sandbox) -> Result<Self> {
+    /// Makes them all; those that are in the folder `given` are taken from there.
+    pub(crate) fn create(sandbox: &Sandbox, given: Option<&Path>) -> Result<Self> {
         let folder = sandbox.folder().join("secrets");
         fs::create_dir(&folder)
             .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(0o700)))
             .doing(|| format!("create {}", folder.display()))?;
-        let secrets = Self {
-            service_token: random_hex(32)?,
-            jwt: random_hex(32)?,
-            folder,
+        let make = |name: &str, before: &str| {
+            let text = match given.map(|given| given.join(name)) {
+                Some(file) if file.is_file() => {
+                    fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?
+                }
+                _ => format!("{before}{}", random_hex(32)?),
+            };
+            let text = text.trim().to_owned();
+            write(&folder.join(name), text.clone())?;
+            Ok::<_, Error>(text)
         };
-        let files = [
-            ("service-token", secrets.service_token.clone()),
-            ("jwt-hs256", secrets.jwt.clone()),
-            ("api-key-mac", format!("1:{}", random_hex(32)?)),
-            ("link-mac", format!("1:{}", random_hex(32)?)),
-            ("slug-key", random_hex(32)?),
-            ("source-key", random_hex(32)?),
-            ("visitor-key", random_hex(32)?),
-        ];
-        for (name, text) in files {
-            write(&secrets.folder.join(name), text)?;
+        for name in ["api-key-mac", "link-mac"] {
+            make(name, "1:")?;
         }
-        Ok(secrets)
+        for name in ["slug-key", "source-key", "visitor-key"] {
+            make(name, "")?;
+        }
+        Ok(Self {
+            service_token: make("service-token", "")?,
+            jwt: make("jwt-hs256", "")?,
+            folder,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ mod keys;
 mod limits;
 mod links;
 mod lists;
+mod moving;
 mod outages;
 mod protection;
 mod repeats;
@@ -44,6 +45,15 @@ fn small() -> waypost_testbed::cluster::Builder {
     Cluster::builder().shards(1).nodes_per_shard(1).keygens(1)
 }
 
+/// Follows no redirect.
+fn client() -> Client {
+    Client::builder()
+        .redirect(Policy::none())
+        .timeout(REQUEST_DEADLINE)
+        .build()
+        .unwrap()
+}
+
 /// A user of one gateway.
 struct User {
     http: Client,
@@ -54,13 +64,8 @@ struct User {
 impl User {
     /// With a token that allows everything.
     fn of(cluster: &Cluster, gateway: usize) -> Self {
-        let http = Client::builder()
-            .redirect(Policy::none())
-            .timeout(REQUEST_DEADLINE)
-            .build()
-            .unwrap();
         Self {
-            http,
+            http: client(),
             url: cluster.url(gateway),
             token: Some(cluster.token()),
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
-use waypost_domain::{Link, LinkKey};
+use waypost_domain::{Link, LinkId, LinkKey, State};
 
 use super::{PostgresSession, link_columns, owners, rows};
 use crate::store::rules::{self, OnImport};
@@ -31,7 +31,8 @@ pub(super) async fn export(
             link_columns!(),
             ", coalesce((
                   SELECT v.leased FROM visits AS v WHERE v.domain = l.domain
-                  AND v.slug = l.slug AND v.link_id = l.link_id), 0)
+                  AND v.slug = l.slug AND v.link_id = l.link_id), 0),
+               l.state_before_block::integer
                FROM links AS l
                WHERE (l.domain, l.slug) > ($1, $2) AND (
                   SELECT o.state FROM prefix_owner AS o
@@ -49,6 +50,7 @@ pub(super) async fn export(
                 Some(link) => exported.rows.push(Transferred {
                     link: Box::new(link),
                     visits_leased: row.try_get::<i64, _>(20)?.cast_unsigned(),
+                    before_block: columns::before_block(row.try_get(21)?),
                 }),
                 None => exported.damaged += 1,
             }
@@ -121,7 +123,7 @@ async fn group(
     let mut present = stored(&mut tx, &keys).await?;
 
     let mut outcomes = Vec::with_capacity(given.len());
-    let mut visited = Vec::new();
+    let (mut visited, mut blocked) = (Vec::new(), Vec::new());
     for row in given {
         let key = &row.link.key;
         let (owner, moved) = owners.get(key)?;
@@ -131,7 +133,7 @@ async fn group(
         }
         if !new.remove(key) {
             let there = present.get(key).ok_or(Error::Damaged("links"))?;
-            match rules::on_import(&there.tenant, there.version, &row.link) {
+            match rules::on_import(&there.tenant, there.id, there.version, &row.link) {
                 OnImport::Write => {
                     rows::replace(&mut tx, &signed(row), None, now).await?;
                 }
@@ -150,9 +152,13 @@ async fn group(
         if row.visits_leased > 0 {
             visited.push(*row);
         }
+        if link.state == State::Blocked {
+            blocked.push(*row);
+        }
         outcomes.push(Imported::Written(link));
     }
     carry_visits(&mut tx, &visited).await?;
+    carry_before_block(&mut tx, &blocked).await?;
     tx.commit().await?;
     Ok(outcomes)
 }
@@ -160,6 +166,7 @@ async fn group(
 /// A row that is there.
 struct Present {
     tenant: String,
+    id: LinkId,
     version: i64,
     link: Option<Box<Link>>,
 }
@@ -168,6 +175,7 @@ impl Present {
     fn of(link: &Link) -> Self {
         Self {
             tenant: link.tenant.clone(),
+            id: link.id,
             version: link.version.get().cast_signed(),
             link: Some(Box::new(link.clone())),
         }
@@ -196,6 +204,7 @@ async fn stored(
         let link = columns::whole(key.slug.as_str(), rows::link(row));
         let present = Present {
             tenant: row.try_get(5)?,
+            id: LinkId(row.try_get(2)?),
             version: row.try_get(7)?,
             link: link.map(Box::new),
         };
@@ -239,5 +248,21 @@ async fn carry_visits(tx: &mut PgConnection, visited: &[&Transferred]) -> Result
     .bind(Uuid::nil())
     .execute(tx)
     .await?;
+    Ok(())
+}
+
+/// After the rows were written, which know only what they replaced.
+async fn carry_before_block(tx: &mut PgConnection, blocked: &[&Transferred]) -> Result<(), Error> {
+    for row in blocked {
+        sqlx::query(
+            "-- shard.carry_before_block
+             UPDATE links SET state_before_block = $3 WHERE domain = $1 AND slug = $2",
+        )
+        .bind(rows::domain(&row.link.key))
+        .bind(row.link.key.slug.as_str())
+        .bind(row.before_block.map(|state| state as i16))
+        .execute(&mut *tx)
+        .await?;
+    }
     Ok(())
 }

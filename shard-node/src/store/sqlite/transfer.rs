@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 use waypost_domain::signature::KeyRing;
-use waypost_domain::{Link, LinkKey, Timestamp};
+use waypost_domain::{Link, LinkId, LinkKey, State, Timestamp};
 
 use super::{SqliteStore, link_columns, rows};
 use crate::store::rules::{self, OnImport};
@@ -31,7 +31,7 @@ pub(super) async fn export(
             link_columns!(),
             ", coalesce((
                   SELECT v.leased FROM visits AS v WHERE v.domain = l.domain
-                  AND v.slug = l.slug AND v.link_id = l.link_id), 0)
+                  AND v.slug = l.slug AND v.link_id = l.link_id), 0), l.state_before_block
                FROM links AS l
                WHERE (l.domain, l.slug) > (?1, ?2) AND (
                   SELECT o.state FROM prefix_owner AS o
@@ -49,6 +49,7 @@ pub(super) async fn export(
                 Some(link) => exported.rows.push(Transferred {
                     link: Box::new(link),
                     visits_leased: row.try_get::<i64, _>(20)?.cast_unsigned(),
+                    before_block: columns::before_block(row.try_get(21)?),
                 }),
                 None => exported.damaged += 1,
             }
@@ -77,10 +78,10 @@ pub(super) async fn import(
     if rows::insert(tx, &link).await? {
         rows::tell(tx, key, now).await?;
     } else {
-        let Some((there, tenant, version)) = stored(tx, key).await? else {
+        let Some((there, tenant, id, version)) = stored(tx, key).await? else {
             return Err(Error::Damaged("links"));
         };
-        match rules::on_import(&tenant, version, &link) {
+        match rules::on_import(&tenant, id, version, &link) {
             OnImport::Write => {
                 // What a damaged row says of its destination is not worth a note.
                 let old = there.unwrap_or_else(|| (*link).clone());
@@ -98,27 +99,30 @@ pub(super) async fn import(
     if given.visits_leased > 0 {
         carry_visits(tx, given).await?;
     }
+    if given.link.state == State::Blocked {
+        carry_before_block(tx, given).await?;
+    }
     Ok(Imported::Written(link))
 }
 
-/// A row that is there, with its tenant and version even if it is damaged.
+/// A row that is there, with its tenant, id and version even if it is damaged.
 async fn stored(
     tx: &mut SqliteConnection,
     key: &LinkKey,
-) -> Result<Option<(Option<Link>, String, i64)>, Error> {
+) -> Result<Option<(Option<Link>, String, LinkId, i64)>, Error> {
     let Some((link, _)) = rows::stored(tx, key).await? else {
         return Ok(None);
     };
-    let (tenant, version) = sqlx::query_as(
+    let (tenant, id, version) = sqlx::query_as(
         "-- shard.stored_by
-         SELECT tenant, version FROM links WHERE domain = ?1 AND slug = ?2",
+         SELECT tenant, link_id, version FROM links WHERE domain = ?1 AND slug = ?2",
     )
     .bind(i64::from(key.domain.0))
     .bind(key.slug.as_str())
     .fetch_one(tx)
     .await?;
     let link = columns::whole(key.slug.as_str(), link);
-    Ok(Some((link, tenant, version)))
+    Ok(Some((link, tenant, LinkId(id), version)))
 }
 
 /// Never takes back what was leased here of the same life.
@@ -136,6 +140,20 @@ async fn carry_visits(tx: &mut SqliteConnection, given: &Transferred) -> Result<
     .bind(given.link.id.0)
     .bind(given.visits_leased.cast_signed())
     .bind(Uuid::nil())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// After the row was written, which knows only what it replaced.
+async fn carry_before_block(tx: &mut SqliteConnection, given: &Transferred) -> Result<(), Error> {
+    sqlx::query(
+        "-- shard.carry_before_block
+         UPDATE links SET state_before_block = ?3 WHERE domain = ?1 AND slug = ?2",
+    )
+    .bind(i64::from(given.link.key.domain.0))
+    .bind(given.link.key.slug.as_str())
+    .bind(given.before_block.map(|state| state as i64))
     .execute(tx)
     .await?;
     Ok(())

@@ -7,6 +7,7 @@ use waypost_shard_node::store::{
     Expired, Imported, Resolved, Session, Transferred, WriteKind, Writer,
 };
 
+use super::writes::to_state;
 use crate::fixture::*;
 
 /// Long before every test.
@@ -150,6 +151,10 @@ pub(crate) async fn what_is_exported_can_be_imported_as_it_was(database: &impl D
     }
     update(&mut session, "tr-link", "https://example.org/").await;
     delete(&mut session, "tr-stone").await;
+    create(&mut session, &alias("tr-taken")).await;
+    written(&write(&mut session, "tr-taken", to_state(State::Disabled)).await);
+    let block = to_state(State::Blocked);
+    written(&write_by(&mut session, Writer::Operator, "tr-taken", block).await);
     database
         .execute("UPDATE prefix_owner SET epoch = 2, state = 'moved', moved_to = 's7' WHERE prefix = 'mo'")
         .await;
@@ -161,7 +166,8 @@ pub(crate) async fn what_is_exported_can_be_imported_as_it_was(database: &impl D
         .await;
     let rows = export(&mut session, 1).await;
     let slugs: Vec<&str> = rows.iter().map(|row| row.link.key.slug.as_str()).collect();
-    assert_eq!(slugs, ["tr-full", "tr-link", "tr-stone"]);
+    assert_eq!(slugs, ["tr-full", "tr-link", "tr-stone", "tr-taken"]);
+    assert_eq!(rows[3].before_block, Some(State::Disabled));
     assert_eq!(*rows[0].link, full);
     assert_eq!(rows[0].visits_leased, 40);
     assert_eq!(rows[2].link.state, State::Deleted);
@@ -189,14 +195,21 @@ pub(crate) async fn what_is_exported_can_be_imported_as_it_was(database: &impl D
         .collect();
     assert_eq!(session.import(&unsigned).await.unwrap(), written);
     assert_eq!(export(&mut session, 2).await, rows);
-    assert_eq!(session.oldest(100).await.unwrap().len(), 3);
+    assert_eq!(session.oldest(100).await.unwrap().len(), 4);
     let kept: Vec<Imported> = rows
         .iter()
         .rev()
         .map(|row| Imported::Kept(row.link.clone()))
         .collect();
     assert_eq!(session.import(&unsigned).await.unwrap(), kept);
-    assert_eq!(session.oldest(100).await.unwrap().len(), 3, "told once");
+    assert_eq!(session.oldest(100).await.unwrap().len(), 4, "told once");
+    let lift = to_state(State::Active);
+    let lifted = write_by(&mut session, Writer::Operator, "tr-taken", lift).await;
+    assert_eq!(
+        crate::fixture::written(&lifted).state,
+        State::Disabled,
+        "as it was before"
+    );
 }
 
 pub(crate) async fn an_import_replaces_what_is_older_and_nobody_elses(database: &impl Database) {
@@ -206,6 +219,7 @@ pub(crate) async fn an_import_replaces_what_is_older_and_nobody_elses(database: 
     let given = |link: &Link| Transferred {
         link: Box::new(link.clone()),
         visits_leased: 0,
+        before_block: None,
     };
     let kept = Imported::Kept(Box::new(new.clone()));
     assert_eq!(session.import(&[given(&old)]).await.unwrap(), [kept]);
@@ -237,6 +251,12 @@ pub(crate) async fn an_import_replaces_what_is_older_and_nobody_elses(database: 
         session.import(&[given(&stranger)]).await.unwrap(),
         [conflict]
     );
+    // Its owner may have made another link there since: nobody can tell which is meant.
+    let mut other = newest.clone();
+    other.id = waypost_domain::LinkId(uuid::Uuid::new_v4());
+    other.version = Version::from_stored(new.version.get() + 200).unwrap();
+    let conflict = Imported::Conflict(Box::new(newest.clone()));
+    assert_eq!(session.import(&[given(&other)]).await.unwrap(), [conflict]);
     // A damaged row is mended by a newer one, which is all that can be known of it.
     database.execute("UPDATE links SET long_url = 'evil'").await;
     let damaged = session.import(&[given(&newest)]).await.unwrap();
