@@ -85,6 +85,8 @@ pub enum Created {
     Existing(Box<Link>),
     /// The source's `Idempotency-Key` was used for another request.
     Reused,
+    /// The link that this very request made was deleted or has expired.
+    Ended,
     Conflict,
 }
 

@@ -9,10 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::changes::Changes;
 use crate::lane::cause;
 use crate::metrics::Metrics;
-use crate::store::{Error, LinkStore, Purpose, Session as _};
-
-/// How long a claim of an Idempotency-Key holds: longer than anybody repeats a request.
-const CLAIMS: Duration = Duration::from_hours(7 * 24);
+use crate::store::{Error, KEY_LIFE, LinkStore, Purpose, Session as _};
 
 /// Between two passes. What is due has been over for days, and answered so.
 const EVERY: Duration = Duration::from_mins(10);
@@ -61,7 +58,7 @@ impl<S: LinkStore> Purge<'_, S> {
             after = Some(next);
             sleep(PAUSE).await;
         }
-        while within(session.forget_claims(CLAIMS, STEP)).await? >= u64::from(STEP) {
+        while within(session.forget_claims(KEY_LIFE, STEP)).await? >= u64::from(STEP) {
             sleep(PAUSE).await;
         }
         Ok(())

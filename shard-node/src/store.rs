@@ -27,7 +27,7 @@ mod visits;
 pub use error::Error;
 pub use expiry::{Expired, Purged};
 pub use list::{Entry, ListPlace, Listed};
-pub use rules::QUARANTINE;
+pub use rules::{KEY_LIFE, QUARANTINE};
 pub use sources::{Claim, Claimed};
 pub use transfer::{Exported, Imported, Transferred};
 pub use visits::{Lease, Leased};
@@ -178,6 +178,8 @@ pub enum Created {
     Existing(Box<Link>),
     /// The source's Idempotency-Key was used for another request.
     Reused,
+    /// The link that this very request made was deleted or has expired.
+    Ended,
     /// The slug belongs to another create.
     Conflict,
     Moved(PrefixOwner),

@@ -14,7 +14,11 @@ const NAME: &str = "idempotency-key";
 const MAX_LEN: usize = 255;
 
 /// What may be wrong with a key.
-pub(super) const PROBLEMS: &[Code] = &[Code::IdempotencyKeyInvalid, Code::IdempotencyKeyReused];
+pub(super) const PROBLEMS: &[Code] = &[
+    Code::IdempotencyKeyInvalid,
+    Code::IdempotencyKeyReused,
+    Code::LinkGone,
+];
 
 /// The header in the API's document.
 #[derive(Debug, utoipa::IntoParams)]
@@ -22,7 +26,8 @@ pub(super) const PROBLEMS: &[Code] = &[Code::IdempotencyKeyInvalid, Code::Idempo
 #[expect(dead_code, reason = "it carries documentation alone")]
 pub(super) struct Header {
     /// Names this create, so that it may be sent again: the same request with the same key
-    /// is answered by the link that it made, another request with it is refused.
+    /// is answered by the link that it made, another request with it is refused. Once that
+    /// link was deleted or has expired, the key is answered 410 for a week.
     #[param(
         rename = "Idempotency-Key",
         min_length = 1,

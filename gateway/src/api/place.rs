@@ -183,6 +183,7 @@ async fn at_alias(
             Placed::found(*link)
         }
         Created::Reused => Err(Problem::key_reused()),
+        Created::Ended => Err(Problem::key_ended()),
         Created::Conflict if may_exist => {
             let key = Arc::new(new.key.clone());
             match api.lookup().shards.resolve(&key).await? {
@@ -241,6 +242,7 @@ async fn derived(
                 return Placed::found(*link);
             }
             Created::Reused => return Err(Problem::key_reused()),
+            Created::Ended => return Err(Problem::key_ended()),
             Created::Conflict => api.lookup().metrics.series_conflict(),
         }
     }
@@ -264,7 +266,9 @@ async fn minted(
                 drop(api.lookup().write_through(&link, stamp));
                 return Ok(Placed::new(*link));
             }
-            Created::Reused | Created::Existing(_) => return Err(Problem::key_reused()),
+            Created::Reused | Created::Ended | Created::Existing(_) => {
+                return Err(Problem::key_reused());
+            }
             Created::Conflict => {
                 api.lookup().metrics.key_conflict();
                 Arc::make_mut(&mut new).key.slug = take_key(api).await?;

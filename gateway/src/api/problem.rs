@@ -118,6 +118,16 @@ impl Problem {
         Self::new(Code::LinkGone, "The link was deleted or has expired.")
     }
 
+    /// It would be a surprise to find a link again that was deleted, because a request was
+    /// sent twice.
+    pub(crate) fn key_ended() -> Self {
+        Self::new(
+            Code::LinkGone,
+            "The link that was made with this Idempotency-Key was deleted or has expired. Send \
+             another key to make another link.",
+        )
+    }
+
     pub(crate) fn blocked() -> Self {
         Self::new(Code::LinkBlocked, "The link was taken down.")
     }

@@ -203,6 +203,7 @@ impl Peer {
                 Some(Outcome::Created(link)) => Item::Done(Created::Created(self.trusted(link)?)),
                 Some(Outcome::Existing(link)) => Item::Done(Created::Existing(self.trusted(link)?)),
                 Some(Outcome::Reused(_)) => Item::Done(Created::Reused),
+                Some(Outcome::Ended(_)) => Item::Done(Created::Ended),
                 Some(Outcome::Conflict(_)) => Item::Done(Created::Conflict),
                 Some(Outcome::Moved(moved)) => moved_item(&moved)?,
                 Some(Outcome::Failed(failure)) if failure.retry => Item::Failed(Error::Unavailable),

@@ -57,6 +57,7 @@ impl<S: LinkStore> Service<S> {
                         }
                         Created::Existing(link) => Outcome::Existing((&*link).into()),
                         Created::Reused => Outcome::Reused(message::Reused {}),
+                        Created::Ended => Outcome::Ended(message::Ended {}),
                         Created::Conflict => Outcome::Conflict(message::Conflict {}),
                         Created::Moved(owner) => {
                             moves += 1;

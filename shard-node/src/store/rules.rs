@@ -15,12 +15,20 @@ use super::{Write, WriteKind, Writer, Written, columns};
 /// printed and mailed links live on, and must not lead to a stranger.
 pub const QUARANTINE: Duration = Duration::from_secs(90 * 24 * 3600);
 
+/// How long an `Idempotency-Key` names its request: longer than anybody repeats one. A
+/// link that it made and that has ended is not made again as long.
+pub const KEY_LIFE: Duration = Duration::from_hours(7 * 24);
+
 /// What to do about a create whose slug has a row.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OnExisting {
     /// It is the same create again.
     Repeat,
     Conflict,
+    /// It is sent again under its `Idempotency-Key`, and what it made has ended.
+    Ended,
+    /// The `Idempotency-Key` that has made it is used for another request.
+    Reused,
     /// The slug is free for a new life: replace the row by this one.
     Recreate(Box<Link>),
 }
@@ -112,6 +120,9 @@ pub(super) fn on_existing(
     if new.kind == SlugKind::Minted {
         return OnExisting::Conflict;
     }
+    if let Some(decided) = on_ended_by_key(existing, new, now) {
+        return decided;
+    }
     let is_own = existing.tenant == new.tenant;
     let ended = ended_at(existing, now);
     let free = match new.kind {
@@ -123,6 +134,23 @@ pub(super) fn on_existing(
         return OnExisting::Conflict;
     }
     OnExisting::Recreate(Box::new(life(new, existing.version.next(epoch), now)))
+}
+
+/// Decides about a create under the `Idempotency-Key` that has made a link which is over. A
+/// request that is sent again because its answer was lost must not bring it back.
+fn on_ended_by_key(existing: &Link, new: &NewLink, now: Timestamp) -> Option<OnExisting> {
+    let (made, asked) = existing.source.zip(new.source)?;
+    let (made_by, asked_by) = made.digest.zip(asked.digest)?;
+    let is_its_key = made.id == asked.id && existing.tenant == new.tenant;
+    let end = ended_at(existing, now)?;
+    if !is_its_key || now >= end.after(KEY_LIFE) {
+        return None;
+    }
+    Some(if made_by == asked_by {
+        OnExisting::Ended
+    } else {
+        OnExisting::Reused
+    })
 }
 
 /// Whether a link is one that a create with its source is answered with. Under an
@@ -392,6 +420,39 @@ mod tests {
         assert_ne!(life.id, expired.id);
         expired.state = State::Blocked;
         assert_eq!(decide(&expired, at(10)), OnExisting::Conflict);
+    }
+
+    #[test]
+    fn a_key_brings_no_link_back_that_has_ended_until_it_is_forgotten() {
+        let keyed = |create_id, digest| NewLink {
+            source: Some(Source {
+                id: [1; 16],
+                digest: Some([digest; 16]),
+            }),
+            ..new("a", create_id, SlugKind::Derived)
+        };
+        let deleted = tombstone(&keyed(1, 1), at(0));
+        let mut expired = first_life(&keyed(1, 1), Epoch::FIRST, at(0));
+        expired.valid_until = Some(at(0));
+        let forgotten = at(0).after(KEY_LIFE);
+        let before = Timestamp::from_millis(forgotten.millis() - 1).unwrap();
+        for link in [deleted, expired] {
+            let decide = |new: &NewLink, now| on_existing(&link, new, Epoch::FIRST, now);
+            assert_eq!(decide(&keyed(2, 1), before), OnExisting::Ended);
+            assert_eq!(decide(&keyed(2, 2), before), OnExisting::Reused);
+            let again = decide(&keyed(2, 1), forgotten);
+            assert!(matches!(again, OnExisting::Recreate(_)));
+            // Who asks for any link like it has no request in mind.
+            let found = NewLink {
+                source: Some(Source {
+                    id: [1; 16],
+                    digest: None,
+                }),
+                ..keyed(2, 1)
+            };
+            let again = decide(&found, before);
+            assert!(matches!(again, OnExisting::Recreate(_)));
+        }
     }
 
     #[test]

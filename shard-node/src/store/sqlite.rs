@@ -481,6 +481,8 @@ impl SqliteStore {
         match rules::on_existing(&existing, new, owner.epoch, now) {
             OnExisting::Repeat => Ok(stored(existing)),
             OnExisting::Conflict => Ok(Created::Conflict),
+            OnExisting::Ended => Ok(Created::Ended),
+            OnExisting::Reused => Ok(Created::Reused),
             OnExisting::Recreate(mut link) => {
                 if columns::authentic(&self.0.key_ring, slug, Ok(existing.clone())).is_none() {
                     return Ok(Created::Damaged);

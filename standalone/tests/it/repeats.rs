@@ -152,8 +152,18 @@ fn a_request_with_the_same_key_is_answered_by_the_same_link_and_another_is_refus
             .status(),
         204
     );
-    let (status, again) = keyed(&user, LINKS, "order-1", &body);
-    assert_eq!((status, &again["slug"]), (201, &first["slug"]));
+    // A request that is sent again late brings nothing back that was deleted.
+    let gone = (410, "link_gone".to_owned());
+    assert_eq!(refusal(keyed(&user, LINKS, "order-1", &body)), gone);
+    assert_eq!(waypost.follow(first["slug"].as_str().unwrap()).0, 410);
+    let batch = json!({ "links": [{ "longUrl": "https://example.com/keyed", "ttlSeconds": 1 }] });
+    let item = || keyed(&user, "/api/v1/links/batch", "brief", &batch).1["results"][0].clone();
+    let brief = item();
+    assert_eq!(brief["status"], 201);
+    wait_until("it has expired", || item()["status"] == 410);
+    assert_eq!(item()["error"]["code"], "link_gone");
+    let (status, again) = keyed(&user, LINKS, "order-3", &body);
+    assert_eq!(status, 201, "{again}");
 }
 
 #[test]

@@ -172,6 +172,8 @@ async fn group(
                 stored(link.clone())
             }
             OnExisting::Conflict => Created::Conflict,
+            OnExisting::Ended => Created::Ended,
+            OnExisting::Reused => Created::Reused,
             OnExisting::Recreate(mut next) => {
                 let slug = new.key.slug.as_str();
                 if columns::authentic(&key_ring, slug, Ok(link.clone())).is_none() {

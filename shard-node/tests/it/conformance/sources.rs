@@ -94,8 +94,11 @@ pub(crate) async fn a_key_that_was_used_for_another_request_is_reused(database: 
         // Not even an edit frees the key, as long as the link lives.
         update(&mut session, slug, "https://example.org/edited").await;
         assert_eq!(try_create(&mut session, &other).await, Created::Reused);
+        // Nor does its end, and the same request does not bring it back.
         delete(&mut session, slug).await;
-        stored(&try_create(&mut session, &other).await);
+        assert_eq!(try_create(&mut session, &other).await, Created::Reused);
+        assert_eq!(try_create(&mut session, &again).await, Created::Ended);
+        stored(&try_create(&mut session, &keyed(again, 4, 7)).await);
         database.execute("DELETE FROM links").await;
     }
 }
