@@ -200,6 +200,12 @@ impl Policy {
     }
 }
 
+/// Whether the host of a canonical URL mixes scripts.
+#[must_use]
+pub fn mixes_scripts(canonical: &str) -> bool {
+    scripts::are_mixed(Place::of(canonical).host)
+}
+
 /// A host's name or address in its canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host(String);

@@ -11,7 +11,7 @@ use waypost_domain::{DomainId, SlugRef};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::freshness::Stamp;
-use crate::protection::Protection;
+use crate::protection::{Bar, Protection};
 use crate::target::Target;
 
 /// The average weight that the cache is laid out for; others fit as well.
@@ -201,7 +201,7 @@ impl L1 {
         for (_, entry) in self.cache.iter() {
             self.protection.judge(&entry.target);
             judged.links += 1;
-            judged.barred += u64::from(entry.target.bar().is_some());
+            judged.barred += u64::from(entry.target.bar().is_some_and(Bar::is_closed));
         }
         judged
     }

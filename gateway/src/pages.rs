@@ -204,6 +204,18 @@ pub(crate) fn preview(body: &str) -> Answer {
     html(StatusCode::OK, POLICY, [head, body, foot].concat().into())
 }
 
+/// A page in the place of a redirect to a host that may imitate another. The host is shown
+/// as machines write it, in which no letter looks like another.
+pub(crate) fn suspect(destination: &str) -> Answer {
+    let destination = escape(destination);
+    preview(&format!(
+        "<p>Its address mixes letters of several alphabets, as addresses do that imitate \
+         others. Go on only if you know it.</p><dl><dt>It leads to</dt>\
+         <dd class=\"target\">{destination}</dd></dl><p><a class=\"button\" \
+         href=\"{destination}\" rel=\"noreferrer nofollow\">Go on</a></p>"
+    ))
+}
+
 /// A text as it may stand between tags and within quotes.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

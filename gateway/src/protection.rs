@@ -16,7 +16,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use waypost_domain::blocklist::{self, Blocklist};
-use waypost_domain::destination::{Policy, Refusal};
+use waypost_domain::destination::{Policy, Refusal, mixes_scripts};
 use waypost_domain::{LongUrl, Slug, Verdict, long_url};
 use waypost_runtime::config::Invalid;
 use waypost_runtime::watched::{Content, Source, Watched};
@@ -25,6 +25,7 @@ use waypost_runtime::{Error, Process};
 use crate::l1::L1;
 use crate::target::Target;
 
+use options::MixedScriptHosts;
 pub use options::ProtectionOptions;
 use reserved::Reserved;
 
@@ -41,13 +42,15 @@ pub(crate) enum Refused {
     Blocked,
 }
 
-/// Why a link that is there leads nowhere.
+/// What stands between the visitors of a link that is there and its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Bar {
     Blocklist = 1,
     /// A loop: its destination has become a name of this service.
     OwnDomain = 2,
+    /// Its host may imitate another. Visitors see where it leads, and go on themselves.
+    MixedScripts = 3,
 }
 
 impl Bar {
@@ -56,14 +59,22 @@ impl Bar {
         match self {
             Self::Blocklist => "blocklist",
             Self::OwnDomain => "ownDomain",
+            Self::MixedScripts => "mixedScripts",
         }
+    }
+
+    /// Whether nobody gets past it.
+    pub(crate) fn is_closed(self) -> bool {
+        self != Self::MixedScripts
     }
 }
 
 /// What a visitor gets to see where a bar may stand before the destination.
 pub(crate) fn unless_barred(verdict: Verdict, bar: Option<Bar>) -> Verdict {
     match verdict {
-        Verdict::Redirect | Verdict::Password if bar.is_some() => Verdict::Blocked,
+        Verdict::Redirect | Verdict::Password if bar.is_some_and(Bar::is_closed) => {
+            Verdict::Blocked
+        }
         verdict => verdict,
     }
 }
@@ -78,6 +89,7 @@ pub struct Protection(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     policy: Policy,
+    previews_mixed_scripts: bool,
     blocklist: Watched<Option<Blocklist>>,
     reserved: Watched<Reserved>,
     refused: IntCounterVec,
@@ -141,6 +153,7 @@ impl Protection {
         };
         Ok(Self(Arc::new(Inner {
             policy,
+            previews_mixed_scripts: options.mixed_script_hosts == MixedScriptHosts::Preview,
             blocklist,
             reserved,
             refused,
@@ -169,7 +182,7 @@ impl Protection {
         Slug::is_reserved(alias.as_str()) || self.0.reserved.load().contains(alias.as_str())
     }
 
-    /// Why a link that leads there is not followed, if so.
+    /// What stands before a link that leads there, if anything.
     pub(crate) fn bar(&self, canonical: &str) -> Option<Bar> {
         self.bar_by(&self.0.blocklist.load(), canonical)
     }
@@ -178,8 +191,11 @@ impl Protection {
         if self.0.policy.is_own(canonical) {
             return Some(Bar::OwnDomain);
         }
-        let list = list.as_ref()?;
-        list.blocks(canonical).then_some(Bar::Blocklist)
+        if list.as_ref().is_some_and(|list| list.blocks(canonical)) {
+            return Some(Bar::Blocklist);
+        }
+        let is_suspect = self.0.previews_mixed_scripts && mixes_scripts(canonical);
+        is_suspect.then_some(Bar::MixedScripts)
     }
 
     fn is_listed(&self, canonical: &str) -> bool {
@@ -213,6 +229,7 @@ impl Protection {
         let (_, refused) = metrics(&Registry::new()).expect("the registry is empty");
         Self(Arc::new(Inner {
             policy: Policy::default(),
+            previews_mixed_scripts: false,
             blocklist: Watched::fixed(None),
             reserved: Watched::fixed(Reserved::default()),
             refused,

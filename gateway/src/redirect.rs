@@ -20,6 +20,7 @@ use crate::limits::Limits;
 use crate::lookup::{Found, Lookup};
 use crate::pages::{self, Answer, Asked, NOT_KEPT};
 use crate::passwords::Passwords;
+use crate::protection::Bar;
 use crate::target::Target;
 use crate::visits::{Grant, Visits};
 
@@ -217,7 +218,7 @@ impl Redirects {
         self.refusal(status, headers)
     }
 
-    /// Sends a visitor to where a link leads, and counts that.
+    /// Sends a visitor to where a link leads, or shows that first, and counts it.
     fn redirect(
         &self,
         target: &Target,
@@ -234,6 +235,8 @@ impl Redirects {
         } else {
             NOT_KEPT
         };
+        let must_be_seen = target.bar() == Some(Bar::MixedScripts);
+        let status = if must_be_seen { StatusCode::OK } else { status };
         if visit.counts {
             self.clicks.record(&Hit {
                 link: ClickedLink {
@@ -247,6 +250,9 @@ impl Redirects {
                 client: visit.client.ip(),
                 at: now,
             });
+        }
+        if must_be_seen && let Ok(destination) = location.to_str() {
+            return pages::suspect(destination);
         }
         sent_to(location, status, kept)
     }

@@ -73,13 +73,14 @@ impl Target {
         unless_barred(self.conditions().verdict(now), self.bar())
     }
 
-    /// Why the link leads nowhere whatever it says itself.
+    /// What stands before its destination whatever it says itself.
     #[must_use]
     pub(crate) fn bar(&self) -> Option<Bar> {
         match self.bar.load(Ordering::Relaxed) {
             0 => None,
             1 => Some(Bar::Blocklist),
-            _ => Some(Bar::OwnDomain),
+            2 => Some(Bar::OwnDomain),
+            _ => Some(Bar::MixedScripts),
         }
     }
 

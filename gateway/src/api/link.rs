@@ -168,6 +168,7 @@ fn blocked_by(api: &Api, link: &Link) -> Option<&'static str> {
         .rules
         .protection
         .bar(link.long_url.as_str())
+        .filter(|bar| bar.is_closed())
         .map(Bar::name)
 }
 

@@ -49,6 +49,9 @@ problem::problems!(Problems: &[Code::FormInvalid, Code::BodyIncomplete, Code::Bo
     params(InPath),
     request_body(content = Fields, content_type = "application/x-www-form-urlencoded"),
     responses(
+        (status = 200, description = "The password is right. Where the operator has it so: a page \
+            that shows where the link leads, since its host mixes alphabets.",
+            body = String, content_type = "text/html"),
         (status = 302, description = "There is no such link, and the operator has a place for \
             those who ask for one.", headers(
             ("Location" = String, description = "The place."))),

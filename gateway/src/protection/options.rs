@@ -27,7 +27,7 @@ pub struct ProtectionOptions {
     pub private_hosts: Vec<Host>,
 
     /// What becomes of a destination whose host mixes alphabets in one of its parts, as
-    /// hosts do that imitate others
+    /// hosts do that imitate others: refuse it, preview it to visitors, or allow it
     #[arg(long, env = "WAYPOST_MIXED_SCRIPT_HOSTS", default_value = "refuse")]
     pub mixed_script_hosts: MixedScriptHosts,
 
@@ -52,7 +52,12 @@ pub struct ProtectionOptions {
 /// What becomes of a host that mixes scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum MixedScriptHosts {
+    /// No link may be made to lead there
     Refuse,
+    /// Links may, and their visitors first see where they lead, also those that are there
+    /// already
+    Preview,
+    /// Links may, as anywhere else
     Allow,
 }
 
@@ -66,7 +71,7 @@ impl ProtectionOptions {
         let policy = base.map_or_else(Policy::default, |base| Policy::default().own_base(base));
         let policy = policy
             .private(self.allow_private_destinations)
-            .mixed_scripts(self.mixed_script_hosts == MixedScriptHosts::Allow);
+            .mixed_scripts(self.mixed_script_hosts != MixedScriptHosts::Refuse);
         let policy = self.own_domains.iter().fold(policy, Policy::own_host);
         self.private_hosts.iter().fold(policy, Policy::private_host)
     }

@@ -39,6 +39,7 @@ fn watching(file: &Path) -> Protection {
         policy,
         blocklist: blocklist.unwrap(),
         reserved: Watched::fixed(Reserved::default()),
+        previews_mixed_scripts: true,
         refused,
     }))
 }
@@ -58,26 +59,32 @@ async fn links_in_memory_are_barred_and_let_go_with_the_list() {
         ("ab000002", "https://www.worse.example/y"),
         ("ab000003", "https://good.example/z"),
         ("ab000004", "https://go.example.org/ab000004"),
+        ("ab000005", "https://xn--pypal-4ve.worse.example/"),
     ] {
         let kept = l1.put(Arc::new(target(slug, url, 1)), stamp);
         assert_eq!(kept.slug().as_str(), slug);
     }
     let bars = || {
-        ["ab000001", "ab000002", "ab000003", "ab000004"].map(|slug| {
+        let slugs = ["ab000001", "ab000002", "ab000003", "ab000004", "ab000005"];
+        slugs.map(|slug| {
             let slug = SlugRef::parse(slug).unwrap();
             let (target, _) = l1.get(DomainId::MAIN, slug).unwrap();
             let is_barred = target.verdict(Timestamp::MAX) == Verdict::Blocked;
-            assert_eq!(is_barred, target.bar().is_some());
+            assert_eq!(is_barred, target.bar().is_some_and(Bar::is_closed));
             target.bar()
         })
     };
     let (listed, own) = (Some(Bar::Blocklist), Some(Bar::OwnDomain));
-    assert_eq!(bars(), [listed, None, None, own]);
+    let mixed = Some(Bar::MixedScripts);
+    assert_eq!(bars(), [listed, None, None, own, mixed]);
     for (list, expected) in [
-        ("worse.example\n", [None, listed, None, own]),
+        ("worse.example\n", [None, listed, None, own, listed]),
         // Refused: what was there before holds.
-        ("", [None, listed, None, own]),
-        ("good.example\nexample.com/a\n", [None, None, listed, own]),
+        ("", [None, listed, None, own, listed]),
+        (
+            "good.example\nexample.com/a\n",
+            [None, None, listed, own, mixed],
+        ),
     ] {
         std::fs::write(&file, list).unwrap();
         let changed = async {

@@ -133,6 +133,65 @@ fn an_operator_may_allow_private_destinations_and_mixed_scripts() {
 }
 
 #[test]
+fn visitors_of_a_host_that_mixes_scripts_see_where_they_go_and_are_counted() {
+    let data = tempfile::tempdir().unwrap();
+    let options = [("WAYPOST_MIXED_SCRIPT_HOSTS", "preview")];
+    let waypost = Waypost::start_with(data.path(), &options);
+    let token = token(data.path());
+    let shown = |slug: &str| {
+        let answer = waypost.get(&format!("/{slug}"));
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["cache-control"], "private, no-store");
+        assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
+        assert!(answer.headers().get("location").is_none());
+        answer.text().unwrap()
+    };
+    let leads_to = "https://xn--pypal-4ve.example/a?b=1&amp;c=2";
+    let go_on = format!("href=\"{leads_to}\" rel=\"noreferrer nofollow\">Go on</a>");
+    let slug = waypost.shorten("https://p\u{430}ypal.example/a?b=1&c=2");
+    // From memory, and as it was read.
+    for _ in 0..2 {
+        let page = shown(&slug);
+        assert!(page.contains(&go_on), "{page}");
+    }
+    wait_until("both are counted", || waypost.clicks(&slug) == 2);
+    let head = waypost.request("HEAD", &format!("/{slug}")).send().unwrap();
+    assert_eq!(head.status(), 200);
+    let link = waypost.request("GET", &format!("/api/v1/links/{slug}"));
+    let link: Value = link.bearer_auth(&token).send().unwrap().json().unwrap();
+    assert_eq!(
+        (&link["state"], &link["blockedBy"]),
+        (&json!("active"), &Value::Null)
+    );
+
+    // Whatever else a link says still holds.
+    let limited = json!({
+        "longUrl": "https://p\u{430}ypal.example/", "alias": "twice", "maxVisits": 2,
+        "redirectStatus": 301, "forwardQuery": true,
+    });
+    assert_eq!(create(&waypost, &token, &limited).0, 201);
+    let page = shown("twice?from=\"mail");
+    assert!(
+        page.contains("href=\"https://xn--pypal-4ve.example/?from=%22mail\""),
+        "{page}"
+    );
+    shown("twice");
+    assert_eq!(waypost.get("/twice").status(), 410);
+    let secret = json!({
+        "longUrl": "https://p\u{430}ypal.example/", "alias": "secret", "password": "open",
+    });
+    assert_eq!(create(&waypost, &token, &secret).0, 201);
+    let form = waypost.request("POST", "/secret").body("password=open");
+    let form = form.header("content-type", "application/x-www-form-urlencoded");
+    let page = form.send().unwrap();
+    assert_eq!(page.status(), 200);
+    assert!(page.text().unwrap().contains("Go on</a>"));
+    // One that mixes nothing leads on.
+    let other = waypost.shorten("https://b\u{fc}cher.example/");
+    assert_eq!(waypost.follow(&other).0, 302);
+}
+
+#[test]
 fn links_follow_the_blocklist_as_it_changes_and_a_bad_list_changes_nothing() {
     let data = tempfile::tempdir().unwrap();
     let list = data.path().join("blocklist");

@@ -19,7 +19,9 @@ super::super::problem::problems!(pub(super) Problems:
     tag = "visits",
     params(InPath),
     responses(
-        (status = 200, description = "For browsers: a page that asks for the link's password.",
+        (status = 200, description = "For browsers: a page that asks for the link's password. For \
+            all, where the operator has it so: a page that shows where the link leads, since its \
+            host mixes alphabets.",
             body = String, content_type = "text/html"),
         (status = 301, description = "Moved permanently, as the link's owner wishes.", headers(
             ("Location" = String, description = "Where the link leads."),

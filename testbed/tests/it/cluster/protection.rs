@@ -25,6 +25,24 @@ fn swap(list: &Path, text: &str) {
 }
 
 #[test]
+fn a_host_that_mixes_scripts_is_shown_first_by_every_gateway_whatever_it_was_read_from() {
+    let builder = small().set(Kind::Gateway, "WAYPOST_MIXED_SCRIPT_HOSTS", "preview");
+    let cluster = builder.start().unwrap();
+    let users = [User::of(&cluster, 0), User::of(&cluster, 1)];
+    let slug = users[0].shorten("https://p\u{430}ypal.example/");
+    // From the memory of the first, from Redis, and from the memory of the second.
+    for user in [&users[0], &users[1], &users[1]] {
+        let answer = user.get(&format!("/{slug}"));
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["cache-control"], "private, no-store");
+        let page = answer.text().unwrap();
+        let go_on = "href=\"https://xn--pypal-4ve.example/\" rel=\"noreferrer nofollow\">Go on";
+        assert!(page.contains(go_on), "{page}");
+    }
+    wait_until("each is counted", || users[0].clicks(&slug) == Some(3));
+}
+
+#[test]
 fn a_listed_link_answers_451_at_both_gateways_and_comes_back_when_it_is_listed_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("blocklist");
