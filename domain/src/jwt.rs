@@ -45,6 +45,8 @@ pub struct Bearer {
     pub scopes: Scopes,
     /// The token's own name, by which it can be revoked.
     pub id: Option<String>,
+    /// Who it was issued to, whatever that is to its issuer, as JSON.
+    pub subject: Option<String>,
 }
 
 /// Who must have made a token, and for whom; `None`: whoever.
@@ -133,6 +135,7 @@ struct Claims {
     iss: Option<String>,
     aud: Option<Audience>,
     jti: Option<String>,
+    sub: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -166,6 +169,7 @@ impl Claims {
             tenant: Tenant::parse(&self.tenant).ok_or(Error::Claims)?,
             scopes: Scopes::of_claim(&self.scope),
             id: self.jti,
+            subject: self.sub.map(|sub| sub.to_string()),
         })
     }
 }

@@ -1,46 +1,25 @@
 //! How often passwords may be tried, counted in this process.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use waypost_domain::LinkKey;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::client::ClientAddress;
+use crate::limits::{Pace, Table, whole_seconds};
 
 /// Wrong passwords of one link, whoever sends them: 10 at once, then one in 6 s. That
 /// is 14,400 guesses a day and gateway, far from any password that is one.
-const OF_LINK: Rate = Rate {
-    burst: 10,
-    each: Duration::from_secs(6),
-};
+const OF_LINK: Pace = Pace::new(10, Duration::from_secs(6));
 
 /// Passwords from one address, right or wrong and of whatever link: an office behind
 /// one address opens links now and then, a guesser tries all day.
-const OF_CLIENT: Rate = Rate {
-    burst: 30,
-    each: Duration::from_secs(2),
-};
+const OF_CLIENT: Pace = Pace::new(30, Duration::from_secs(2));
 
 /// For how long who has sent a wrong password of a link shares its count with all who
 /// did. Who has sent none is heard even when others have used that up: else anybody could
 /// keep those out who know it. A guesser gains one guess an hour for each of his networks.
-const OF_GUESSER: Rate = Rate {
-    burst: 1,
-    each: Duration::from_secs(60 * 60),
-};
-
-/// Links, and clients, that are remembered at once: some MiB. With more, some of them
-/// are forgotten early.
-const REMEMBERED: usize = 16_384;
-
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    burst: u32,
-    each: Duration,
-}
+const OF_GUESSER: Pace = Pace::new(1, Duration::from_secs(60 * 60));
 
 /// No further attempt is heard for so many seconds, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,131 +28,146 @@ pub(crate) struct TooOften(pub(crate) u32);
 /// Who has tried, and what.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    of_client: Counted<IpAddr>,
-    of_link: Counted<LinkKey>,
-    of_guesser: Counted<(LinkKey, IpAddr)>,
+    table: Table,
+    /// Nobody can choose an address that another's cell belongs to.
+    seed: u64,
+    began: Instant,
 }
 
 impl Attempts {
     pub(crate) fn new() -> Self {
         Self {
-            of_client: Counted::new(OF_CLIENT),
-            of_link: Counted::new(OF_LINK),
-            of_guesser: Counted::new(OF_GUESSER),
+            table: Table::new(),
+            seed: fastrand::u64(..),
+            began: Instant::now(),
         }
     }
 
     /// A client sends a password.
     pub(crate) fn by(&self, client: ClientAddress) -> Result<(), TooOften> {
-        let (client, now) = (client.network(), Instant::now());
-        self.of_client.heard(&client, now)?;
-        self.of_client.count(client, now);
-        Ok(())
+        self.take(OF_CLIENT, self.key(None, Some(client)), self.now())
     }
 
     /// Whether a client's password of this link is looked at.
     pub(crate) fn at(&self, link: &LinkKey, client: ClientAddress) -> Result<(), TooOften> {
-        let now = Instant::now();
-        self.of_link.heard(link, now).or_else(|often| {
-            let guesser = (link.clone(), client.network());
-            let has_guessed = self.of_guesser.heard(&guesser, now).is_err();
-            if has_guessed { Err(often) } else { Ok(()) }
-        })
+        self.at_time(link, client, self.now())
     }
 
     /// A password was wrong. Right ones do not count: else those who know it would keep
     /// each other out.
     pub(crate) fn wrong(&self, link: &LinkKey, client: ClientAddress) {
-        let now = Instant::now();
-        self.of_link.count(link.clone(), now);
-        self.of_guesser.count((link.clone(), client.network()), now);
-    }
-}
-
-/// Cells of the generic cell rate algorithm: until when the attempts so far keep their
-/// subject busy, were each of them to take the time between two.
-#[derive(Debug)]
-struct Counted<K> {
-    rate: Rate,
-    busy_until: Mutex<HashMap<K, Instant>>,
-}
-
-impl<K: Eq + Hash + Clone> Counted<K> {
-    fn new(rate: Rate) -> Self {
-        Self {
-            rate,
-            busy_until: Mutex::default(),
-        }
+        self.wrong_at_time(link, client, self.now());
     }
 
-    fn heard(&self, subject: &K, now: Instant) -> Result<(), TooOften> {
-        let Some(until) = self.cells().get(subject).copied() else {
+    fn at_time(&self, link: &LinkKey, client: ClientAddress, now: u64) -> Result<(), TooOften> {
+        let wait = |pace: Pace, key| {
+            let wait = self.table.look(key, |cell| pace.wait(cell.paid_at, now));
+            wait.filter(|wait| !wait.is_zero())
+        };
+        let Some(often) = wait(OF_LINK, self.key(Some(link), None)) else {
             return Ok(());
         };
-        let room = self.rate.each * (self.rate.burst - 1);
-        let wait = until.saturating_duration_since(now).saturating_sub(room);
-        if wait.is_zero() {
-            return Ok(());
+        match wait(OF_GUESSER, self.key(Some(link), Some(client))) {
+            Some(_) => Err(TooOften(whole_seconds(often))),
+            None => Ok(()),
         }
-        // Of the last moment, too, a whole second is told.
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Err(TooOften(u32::try_from(seconds).unwrap_or(u32::MAX)))
     }
 
-    fn count(&self, subject: K, now: Instant) {
-        let mut cells = self.cells();
-        if cells.len() >= REMEMBERED && !cells.contains_key(&subject) {
-            cells.retain(|_, until| *until > now);
-            // An eighth, so that a flood does not pay for each of its subjects.
-            let surplus = (cells.len() + REMEMBERED / 8).saturating_sub(REMEMBERED);
-            let forgotten: Vec<K> = cells.keys().take(surplus).cloned().collect();
-            for subject in forgotten {
-                cells.remove(&subject);
-            }
-        }
-        let until = cells.entry(subject).or_insert(now);
-        *until = (*until).max(now) + self.rate.each;
+    fn wrong_at_time(&self, link: &LinkKey, client: ClientAddress, now: u64) {
+        // Several that were heard at once may be more than were left; the rest is free.
+        let _ = self.take(OF_LINK, self.key(Some(link), None), now);
+        let _ = self.take(OF_GUESSER, self.key(Some(link), Some(client)), now);
     }
 
-    fn cells(&self) -> MutexGuard<'_, HashMap<K, Instant>> {
-        self.busy_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn take(&self, pace: Pace, key: u64, now: u64) -> Result<(), TooOften> {
+        let taken = self
+            .table
+            .with(key, |cell| pace.take(&mut cell.paid_at, now, 1));
+        match taken.count {
+            0 => Err(TooOften(whole_seconds(taken.wait))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of a client, of a link, or of both.
+    fn key(&self, link: Option<&LinkKey>, client: Option<ClientAddress>) -> u64 {
+        let mut hash = Xxh3::with_seed(self.seed);
+        if let Some(link) = link {
+            hash.update(&link.domain.0.to_be_bytes());
+            hash.update(link.slug.as_str().as_bytes());
+        }
+        // No slug has this character: what is before it is a link, what is behind an address.
+        hash.update(b"@");
+        if let Some(client) = client {
+            hash.update(client.network().to_string().as_bytes());
+        }
+        hash.digest()
+    }
+
+    /// Microseconds since the process began.
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use waypost_domain::{DomainId, Slug};
+
     use super::*;
 
-    #[test]
-    fn after_a_burst_attempts_are_heard_at_their_pace() {
-        let counted = Counted::new(OF_LINK);
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        for _ in 0..10 {
-            assert_eq!(counted.heard(&"link", start), Ok(()));
-            counted.count("link", start);
+    const SECOND: u64 = 1_000_000;
+
+    fn link(slug: &str) -> LinkKey {
+        LinkKey {
+            domain: DomainId::MAIN,
+            slug: Slug::parse(slug).unwrap(),
         }
-        assert_eq!(counted.heard(&"link", start), Err(TooOften(6)));
-        let nearly = at(6).checked_sub(Duration::from_nanos(1)).unwrap();
-        assert_eq!(counted.heard(&"link", nearly), Err(TooOften(1)));
-        assert_eq!(counted.heard(&"link", at(6)), Ok(()));
-        counted.count("link", at(6));
-        assert_eq!(counted.heard(&"link", at(6)), Err(TooOften(6)));
-        assert_eq!(counted.heard(&"other", at(6)), Ok(()));
-        assert_eq!(counted.heard(&"link", at(600)), Ok(()));
+    }
+
+    fn client(address: &str) -> ClientAddress {
+        ClientAddress::of(address.parse().unwrap())
     }
 
     #[test]
-    fn subjects_that_are_remembered_are_bounded_in_number() {
-        let counted = Counted::new(OF_CLIENT);
-        let now = Instant::now();
-        for subject in 0..3 * REMEMBERED {
-            counted.count(subject, now);
+    fn after_a_burst_attempts_are_heard_at_their_pace() {
+        let (attempts, here) = (Attempts::new(), client("192.0.2.1"));
+        let (link, other) = (link("secret-1"), link("secret-2"));
+        let heard = |link, now| attempts.at_time(link, here, now);
+        for _ in 0..10 {
+            assert_eq!(heard(&link, SECOND), Ok(()));
+            attempts.wrong_at_time(&link, here, SECOND);
         }
-        assert!((REMEMBERED / 2..=REMEMBERED).contains(&counted.cells().len()));
-        counted.count(usize::MAX, now + Duration::from_secs(60));
-        assert!(counted.cells().len() <= REMEMBERED);
+        assert_eq!(heard(&link, SECOND), Err(TooOften(6)));
+        assert_eq!(heard(&link, 7 * SECOND - 1), Err(TooOften(1)));
+        assert_eq!(heard(&link, 7 * SECOND), Ok(()));
+        attempts.wrong_at_time(&link, here, 7 * SECOND);
+        assert_eq!(heard(&link, 7 * SECOND), Err(TooOften(6)));
+        assert_eq!(heard(&other, 7 * SECOND), Ok(()));
+        assert_eq!(heard(&link, 600 * SECOND), Ok(()));
+    }
+
+    #[test]
+    fn who_has_not_guessed_is_heard_whatever_others_did() {
+        let attempts = Attempts::new();
+        let (guesser, owner) = (client("192.0.2.1"), client("192.0.2.2"));
+        let link = link("secret-1");
+        for _ in 0..10 {
+            attempts.wrong(&link, guesser);
+        }
+        assert!(attempts.at(&link, guesser).is_err());
+        assert_eq!(attempts.at(&link, owner), Ok(()));
+        // A single wrong one, and it is as any other.
+        attempts.wrong(&link, owner);
+        assert!(attempts.at(&link, owner).is_err());
+    }
+
+    #[test]
+    fn a_client_may_send_thirty_at_once_whatever_the_link() {
+        let attempts = Attempts::new();
+        for address in ["192.0.2.1", "192.0.2.2"] {
+            let sent = (0..31).filter(|_| attempts.by(client(address)).is_ok());
+            assert_eq!(sent.count(), 30, "{address}");
+        }
     }
 }

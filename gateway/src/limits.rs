@@ -19,11 +19,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(crate) use connections::{AddressLimit, AddressPlace};
 pub use options::LimitOptions;
+pub(crate) use rate::Pace;
 pub use rate::Rate;
-use rate::{Pace, Taken};
+use rate::Taken;
 #[cfg(feature = "cluster")]
 use shared::SharedLimit;
-use table::Table;
+pub(crate) use table::Table;
 
 use crate::client::ClientAddress;
 use crate::metrics::Metrics;
@@ -68,7 +69,9 @@ impl Limit {
 /// Whom a limit holds for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Subject {
-    Tenant(String),
+    /// A token: an API key, or the JWTs of one subject. Not the whole tenant, of which one
+    /// program that runs wild would stop all others.
+    Key(String),
     Address(IpAddr),
 }
 
@@ -80,11 +83,11 @@ impl Subject {
 
     fn bytes(&self, limit: Limit) -> Vec<u8> {
         let mut bytes = limit.name().as_bytes().to_vec();
-        // The kind comes first: the octets of an address may spell a tenant.
+        // The kind comes first: the octets of an address may spell a key.
         match self {
-            Self::Tenant(tenant) => {
+            Self::Key(key) => {
                 bytes.push(b':');
-                bytes.extend(tenant.as_bytes());
+                bytes.extend(key.as_bytes());
             }
             Self::Address(address) => {
                 bytes.push(b'@');
@@ -106,11 +109,16 @@ pub(crate) struct Exceeded {
 }
 
 impl Exceeded {
-    /// When to come back: whole seconds, at least one.
+    /// When to come back.
     pub(crate) fn retry_after(&self) -> u32 {
-        let whole = self.wait.as_secs() + u64::from(self.wait.subsec_nanos() > 0);
-        u32::try_from(whole).unwrap_or(u32::MAX).max(1)
+        whole_seconds(self.wait)
     }
+}
+
+/// A wait as it is told: whole seconds, at least one, and none too early.
+pub(crate) fn whole_seconds(wait: Duration) -> u32 {
+    let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    u32::try_from(whole).unwrap_or(u32::MAX).max(1)
 }
 
 /// What is granted of what was wanted.
@@ -173,7 +181,7 @@ impl Limits {
     /// Asks for so many creates.
     pub(crate) async fn creates(&self, subject: &Subject, wanted: u32) -> Granted {
         let (limit, pace) = match subject {
-            Subject::Tenant(_) => (Limit::Creates, self.0.creates),
+            Subject::Key(_) => (Limit::Creates, self.0.creates),
             Subject::Address(_) => (Limit::AnonymousCreates, self.0.anonymous_creates),
         };
         let Some(pace) = pace else {
@@ -346,9 +354,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_tenant_and_each_address_has_limits_of_its_own() {
+    async fn each_key_and_each_address_has_limits_of_its_own() {
         let limits = limits(&["--limit-creates=1:5", "--limit-anonymous-creates=1:2"]);
-        let (acme, other) = (Subject::Tenant("acme".into()), Subject::Tenant("b".into()));
+        let (acme, other) = (Subject::Key("acme".into()), Subject::Key("b".into()));
         let address = |text| Subject::address(client(text));
         for (subject, wanted, granted) in [
             (acme.clone(), 4, 4),
@@ -368,24 +376,24 @@ mod tests {
     }
 
     #[test]
-    fn an_address_whose_octets_spell_a_tenant_has_a_limit_of_its_own() {
+    fn an_address_whose_octets_spell_a_key_has_a_limit_of_its_own() {
         let limits = limits(&["--limit-reads=1:1"]);
         let address = Subject::address(client("97.98.99.100"));
         assert_eq!(limits.read(&address), Ok(()));
         let spelt = Subject::address(client("58.97.98.99"));
         assert_eq!(limits.read(&spelt), Ok(()));
-        assert_eq!(limits.read(&Subject::Tenant("abc".into())), Ok(()));
+        assert_eq!(limits.read(&Subject::Key("abc".into())), Ok(()));
         assert!(limits.read(&spelt).is_err());
     }
 
     #[tokio::test]
     async fn edits_are_limited_apart_from_creates() {
         let limits = limits(&["--limit-creates=1:2"]);
-        let tenant = Subject::Tenant("acme".into());
-        assert_eq!(limits.creates(&tenant, 2).await.count, 2);
-        assert_eq!(limits.edit(&tenant).await, Ok(()));
-        assert_eq!(limits.edit(&tenant).await, Ok(()));
-        let exceeded = limits.edit(&tenant).await.unwrap_err();
+        let key = Subject::Key("acme".into());
+        assert_eq!(limits.creates(&key, 2).await.count, 2);
+        assert_eq!(limits.edit(&key).await, Ok(()));
+        assert_eq!(limits.edit(&key).await, Ok(()));
+        let exceeded = limits.edit(&key).await.unwrap_err();
         assert_eq!(exceeded.limit, Limit::Edits);
     }
 

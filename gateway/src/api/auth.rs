@@ -77,6 +77,17 @@ pub enum Refusal {
 pub struct Granted {
     pub tenant: Tenant,
     pub scopes: Scopes,
+    /// What tells its holder from others of the tenant, however often it is issued anew:
+    /// the id of an API key, the subject of a JWT.
+    pub holder: Option<String>,
+}
+
+/// Whoever a request comes from, who may do what it asks for.
+#[derive(Debug)]
+pub(super) struct Asker {
+    pub(super) tenant: String,
+    /// As a limit counts it; `None`: there is no token.
+    pub(super) key: Option<String>,
 }
 
 impl Auth {
@@ -151,6 +162,7 @@ impl Auth {
         Ok(Granted {
             tenant: key.tenant,
             scopes: key.scopes,
+            holder: Some(key.id.to_string()),
         })
     }
 
@@ -180,6 +192,7 @@ impl Auth {
         Ok(Granted {
             tenant: bearer.tenant,
             scopes: bearer.scopes,
+            holder: bearer.subject,
         })
     }
 
@@ -200,15 +213,18 @@ impl Auth {
             .find(|(_, algorithm)| *algorithm == claimed)
     }
 
-    fn tenant(
+    fn asker(
         &self,
         headers: &HeaderMap,
         scope: Scope,
         anonymously: bool,
-    ) -> Result<String, Problem> {
+    ) -> Result<Asker, Problem> {
         let Some(token) = bearer_token(headers)? else {
             return if anonymously && self.is_anonymous_allowed {
-                Ok(ANONYMOUS_TENANT.to_owned())
+                Ok(Asker {
+                    tenant: ANONYMOUS_TENANT.to_owned(),
+                    key: None,
+                })
             } else {
                 Err(Problem::new(
                     Code::TokenMissing,
@@ -229,7 +245,13 @@ impl Auth {
                 "Bearer realm=\"waypost\", error=\"insufficient_scope\", scope=\"{name}\""
             )));
         }
-        Ok(granted.tenant.into())
+        let tenant = String::from(granted.tenant);
+        // No tenant has a control character, so that no two holders are counted as one.
+        let key = format!("{tenant}\n{}", granted.holder.unwrap_or_default());
+        Ok(Asker {
+            tenant,
+            key: Some(key),
+        })
     }
 }
 
@@ -320,15 +342,15 @@ macro_rules! extracted {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-                let tenant = api
+                let asker = api
                     .0
                     .auth
-                    .tenant(&parts.headers, $scope, $anonymously)
+                    .asker(&parts.headers, $scope, $anonymously)
                     .inspect_err(|problem| {
                         api.lookup().metrics.token_refused(problem.code().name());
                     })?;
-                $($charged(api, parts, &tenant).await?;)?
-                Ok(Self(tenant))
+                $($charged(api, parts, &asker).await?;)?
+                Ok(Self(asker.tenant))
             }
         }
     };

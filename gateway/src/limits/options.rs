@@ -22,8 +22,8 @@ pub struct LimitOptions {
     )]
     pub limits: bool,
 
-    /// Links that one tenant may create, a minute and at once (N:BURST), each link of a
-    /// batch counted: ten a second suit a busy product, and the burst holds one whole
+    /// Links that one API key, or the JWTs of one subject, may create, a minute and at once
+    /// (N:BURST), each link of a batch counted: ten a second suit a busy product, and the burst holds one whole
     /// batch. As many edits and deletions may be made besides; off: no limit
     #[arg(
         long,
@@ -55,7 +55,7 @@ pub struct LimitOptions {
     )]
     pub limit_misses: Rate,
 
-    /// Links and statistics that one tenant, or one address without a token, may read
+    /// Links and statistics that one key, or one address without a token, may read
     /// over the API: a dashboard of a hundred links that refreshes every ten seconds
     #[arg(
         long,

@@ -41,7 +41,7 @@ impl FromStr for Rate {
 
 /// A rate as times, in microseconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// Of one unit.
     pub(super) interval: u64,
     /// How far the time at which all is paid for may lie in the future.
@@ -52,10 +52,10 @@ pub(super) struct Pace {
 
 /// What a subject gets of what it wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) count: u32,
+pub(crate) struct Taken {
+    pub(crate) count: u32,
     /// Until one more would be granted.
-    pub(super) wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 impl Pace {
@@ -63,17 +63,29 @@ impl Pace {
         let Rate::Of { per_minute, burst } = rate else {
             return None;
         };
-        let interval = MINUTE_US / u64::from(per_minute);
-        Some(Self {
+        let interval = Duration::from_micros(MINUTE_US / u64::from(per_minute));
+        Some(Self::new(burst, interval))
+    }
+
+    /// So many at once, then one each interval.
+    pub(crate) const fn new(burst: u32, interval: Duration) -> Self {
+        let interval = interval.as_micros() as u64;
+        Self {
             interval,
-            tolerance: interval * u64::from(burst),
+            tolerance: interval * burst as u64,
             #[cfg(feature = "cluster")]
             burst,
-        })
+        }
+    }
+
+    /// How long until one would be granted, without taking it.
+    pub(crate) fn wait(self, paid_at: u64, now: u64) -> Duration {
+        let mut paid_at = paid_at;
+        self.take(&mut paid_at, now, 0).wait
     }
 
     /// Takes up to so many at this time; `paid_at` is what is kept of the subject.
-    pub(super) fn take(self, paid_at: &mut u64, now: u64, wanted: u32) -> Taken {
+    pub(crate) fn take(self, paid_at: &mut u64, now: u64, wanted: u32) -> Taken {
         let paid = (*paid_at).clamp(now, now + self.tolerance);
         let room = (now + self.tolerance - paid) / self.interval;
         let count = wanted.min(u32::try_from(room).unwrap_or(u32::MAX));

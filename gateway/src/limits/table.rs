@@ -13,10 +13,10 @@ const SETS: usize = 8_192;
 
 /// Of one subject; times are in microseconds since the process began.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     key: u64,
     /// See [`super::rate`].
-    pub(super) paid_at: u64,
+    pub(crate) paid_at: u64,
     /// Nothing is granted before.
     pub(super) shut_until: u64,
     /// Granted by the shared limit and not used yet, and how long that is believed.
@@ -34,19 +34,19 @@ impl Cell {
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     sets: Box<[Mutex<[Cell; WAYS]>]>,
 }
 
 impl Table {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             sets: (0..SETS).map(|_| Mutex::default()).collect(),
         }
     }
 
     /// Works with a subject's cell, which is new if it has none.
-    pub(super) fn with<T>(&self, key: u64, work: impl FnOnce(&mut Cell) -> T) -> T {
+    pub(crate) fn with<T>(&self, key: u64, work: impl FnOnce(&mut Cell) -> T) -> T {
         let mut set = self.set(key);
         let place = set
             .iter()
@@ -64,7 +64,7 @@ impl Table {
     }
 
     /// Looks at a subject's cell without giving it one.
-    pub(super) fn look<T>(&self, key: u64, work: impl FnOnce(&Cell) -> T) -> Option<T> {
+    pub(crate) fn look<T>(&self, key: u64, work: impl FnOnce(&Cell) -> T) -> Option<T> {
         let set = self.set(key);
         set.iter().find(|cell| cell.key == key).map(work)
     }

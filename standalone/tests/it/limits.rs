@@ -7,7 +7,7 @@ use reqwest::blocking::{Client, Response};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
-use crate::process::{Waypost, key, token, wait_until};
+use crate::process::{User, Waypost, key, token, wait_until};
 use crate::public_port::PATIENCE;
 
 /// A client whose requests come from this address of the loopback.
@@ -59,6 +59,24 @@ fn anonymous_creates_are_limited_by_address_and_those_of_a_token_are_not() {
     }
     let limited = "waypost_gateway_limited_total{limit=\"anonymous_creates\"}";
     assert!((waypost.metric(limited) - 1.0).abs() < 0.1);
+}
+
+#[test]
+fn each_key_of_a_tenant_has_limits_of_its_own() {
+    let data = tempfile::tempdir().unwrap();
+    let waypost = Waypost::start_with(data.path(), &[("WAYPOST_LIMIT_CREATES", "6:3")]);
+    let link = json!({ "longUrl": "https://example.com/" });
+    let create = |token: &str| waypost.send("POST", "/api/v1/links", token, &link);
+    // JWTs are of their subject, or of their tenant, however often they are issued.
+    let jwt = || User::of(&waypost, data.path(), "shop").token().to_owned();
+    let keys = [(); 2].map(|()| key(data.path(), &["--admin", "--tenant", "shop"]));
+    for token in keys.iter().chain([&jwt()]) {
+        for _ in 0..3 {
+            assert_eq!(create(token).status(), 201);
+        }
+        assert_eq!(limit_of(create(token)), "creates");
+    }
+    assert_eq!(limit_of(create(&jwt())), "creates");
 }
 
 #[test]
