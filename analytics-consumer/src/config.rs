@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use waypost_runtime::config::{ProcessOptions, milliseconds};
-use waypost_runtime::database::PostgresUrl;
+use waypost_runtime::database::PostgresOptions;
+use waypost_runtime::kafka::KafkaOptions;
+use waypost_runtime::tls::TlsOptions;
 
 /// Counts clicks from Kafka into Postgres and answers statistics over gRPC.
 #[derive(Debug, clap::Parser)]
@@ -29,18 +31,15 @@ pub struct Options {
     )]
     pub admin_listen: SocketAddr,
 
-    /// The database of the rollups, as postgres://user:password@host:port/database
-    #[arg(
-        long,
-        env = "WAYPOST_POSTGRES_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    pub postgres_url: PostgresUrl,
+    #[command(flatten)]
+    pub postgres: PostgresOptions,
 
     /// Bootstrap servers of Kafka, as host:port separated by commas
     #[arg(long, env = "WAYPOST_KAFKA", value_name = "SERVERS")]
     pub kafka: String,
+
+    #[command(flatten)]
+    pub kafka_options: KafkaOptions,
 
     /// The topic of clicks
     #[arg(
@@ -80,6 +79,9 @@ pub struct Options {
     /// Folder with the secret service-token, a file
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
     pub secrets_dir: PathBuf,
+
+    #[command(flatten)]
+    pub tls: TlsOptions,
 
     #[command(flatten)]
     pub process: ProcessOptions,

@@ -17,6 +17,7 @@ use rdkafka::{ClientConfig, Message as _, config::RDKafkaLogLevel};
 use tokio::runtime::Handle;
 use waypost_proto::click::Batch;
 use waypost_runtime::Shutdown;
+use waypost_runtime::config::Invalid as Unusable;
 
 use crate::batch::{Invalid, decode};
 use crate::metrics::Metrics;
@@ -51,6 +52,8 @@ const WARN_EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) servers: String,
+    /// How they are reached: settings of librdkafka.
+    pub(crate) connections: Vec<(String, String)>,
     pub(crate) topic: String,
     pub(crate) group: String,
     pub(crate) session_timeout: Duration,
@@ -74,7 +77,10 @@ pub(crate) fn start<S: RollupStore>(
     );
     let consumer: BaseConsumer<Positions<S>> = config(&settings)
         .create_with_context(positions)
-        .map_err(|error| waypost_runtime::Error::failed("make a Kafka consumer", error))?;
+        .map_err(|error| Unusable {
+            option: "--kafka",
+            problem: error.to_string(),
+        })?;
     consumer
         .subscribe(&[&settings.topic])
         .map_err(|error| waypost_runtime::Error::failed("subscribe to the clicks", error))?;
@@ -101,6 +107,7 @@ pub(crate) fn start<S: RollupStore>(
 fn config(settings: &Settings) -> ClientConfig {
     let session = settings.session_timeout.as_millis();
     let mut config = ClientConfig::new();
+    config.extend(settings.connections.iter().cloned());
     config
         .set("bootstrap.servers", &settings.servers)
         .set("client.id", "waypost-analytics-consumer")

@@ -8,8 +8,7 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 use waypost_proto::analytics::analytics_service_server::AnalyticsServiceServer;
 use waypost_proto::auth::ServiceToken;
-use waypost_proto::transport;
-use waypost_runtime::{Error, Process, database, secrets};
+use waypost_runtime::{Error, Process, database, grpc, secrets};
 
 use crate::metrics::Metrics;
 use crate::store::{Keep, PostgresRollups};
@@ -41,12 +40,14 @@ pub async fn serve_on(
 ) -> Result<(), Error> {
     // First of all, so that the process is at no time ready by mistake.
     let reached = process.readiness.condition("database reached");
+    let tls = options.tls.open(&process)?;
     let (secret, expected) = (ServiceToken::SECRET, ServiceToken::EXPECTED);
     let token = secrets::parse(&options.secrets_dir, secret, expected, ServiceToken::parse)?;
+    let connections = options.kafka_options.read()?;
     let pool = PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.postgres_url.options("waypost-analytics-consumer")?);
+        .connect_lazy_with(options.postgres.connect("waypost-analytics-consumer")?);
     let store = Arc::new(PostgresRollups::new(pool));
     let metrics = Metrics::register(&process.registry)
         .map_err(|error| Error::failed("register the metrics of analytics", error))?;
@@ -60,6 +61,7 @@ pub async fn serve_on(
         reached.set(true);
         let settings = consumer::Settings {
             servers: options.kafka.clone(),
+            connections,
             topic: options.kafka_topic.clone(),
             group: options.kafka_group.clone(),
             session_timeout: options.kafka_session_timeout,
@@ -78,7 +80,7 @@ pub async fn serve_on(
     let answering = async {
         let analytics = Analytics::new(Arc::clone(&store));
         let service = AnalyticsServiceServer::with_interceptor(analytics, token.required());
-        transport::serve(Routes::new(service), listener, shutdown.requested())
+        grpc::serve(Routes::new(service), listener, tls, shutdown.requested())
             .await
             .map_err(|error| Error::failed("serve gRPC", error))
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::{KeyRing, parse_hex};
 use waypost_domain::source::SourceKey;
@@ -11,7 +11,8 @@ use waypost_proto::auth::ServiceToken;
 use waypost_proto::transport::{self, Transport};
 use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
-use waypost_runtime::{Error, Process, secrets};
+use waypost_runtime::tls::Tls;
+use waypost_runtime::{Error, Process, grpc, secrets};
 
 use crate::api::{Auth, Rules, auth};
 use crate::clicks::{self, Clicks, KafkaLog, KafkaSettings};
@@ -59,11 +60,15 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         config.anonymous,
         &process.watcher,
     )?;
+    let caller = Caller {
+        token,
+        tls: config.tls.open(process)?,
+    };
     let map = read_map(config)?;
     let shard_nodes = map
         .shards()
         .iter()
-        .map(|shard| channels("--shard-map", &shard.nodes, &token))
+        .map(|shard| caller.transports("--shard-map", &shard.nodes))
         .collect::<Result<_, _>>()?;
     let shared_cache = if config.redis.is_empty() {
         SharedCache::None
@@ -72,8 +77,11 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
             response: config.redis_timeout,
             overall: config.redis_timeout,
         };
+        let access = config
+            .redis_access
+            .open(&config.secrets_dir, &process.watcher)?;
         SharedCache::Redis {
-            redis: Redis::connect(&config.redis, times)?,
+            redis: Redis::connect(&config.redis, &access, times)?,
             generation: config.cache_generation,
             secret: key(config, "visitor-key")?,
         }
@@ -83,8 +91,8 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         map,
         region: config.region.clone(),
         shard_nodes,
-        keygens: channels("--keygen", &config.keygen, &token)?,
-        analytics: channels("--analytics", &config.analytics, &token)?,
+        keygens: caller.transports("--keygen", &config.keygen)?,
+        analytics: caller.transports("--analytics", &config.analytics)?,
         link_keys: Arc::new(link_keys),
         auth,
         source_key: SourceKey::new(&key(config, "source-key")?),
@@ -113,37 +121,48 @@ fn read_map(config: &Config) -> Result<ShardMap, Invalid> {
     ShardMap::parse(&text).map_err(|error| invalid(error.to_string()))
 }
 
-/// Connections that are made when they are first used, and again when they break.
-fn channels(
-    option: &'static str,
-    nodes: &[String],
-    token: &ServiceToken,
-) -> Result<Vec<Transport>, Invalid> {
-    nodes
-        .iter()
-        .map(|node| {
-            let endpoint =
-                Endpoint::from_shared(format!("http://{node}")).map_err(|_| Invalid {
-                    option,
-                    problem: format!("\"{node}\" is not host:port"),
-                })?;
-            Ok(transport::over(channel(endpoint), token))
-        })
-        .collect()
+/// How this gateway calls other services.
+struct Caller {
+    token: ServiceToken,
+    tls: Option<Tls>,
 }
 
-fn channel(endpoint: Endpoint) -> Channel {
-    endpoint
-        .connect_timeout(Duration::from_millis(200))
-        .tcp_nodelay(true)
-        // A peer behind a cut cable is noticed within 13 s.
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(3))
-        .keep_alive_while_idle(true)
-        // Room for a batch of links without a round trip for more.
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(1 << 22)
-        .connect_lazy()
+impl Caller {
+    /// Connections that are made when they are first used, and again when they break.
+    fn transports(
+        &self,
+        option: &'static str,
+        nodes: &[String],
+    ) -> Result<Vec<Transport>, Invalid> {
+        nodes
+            .iter()
+            .map(|node| {
+                // With TLS as well: it is put under the connection that this names.
+                let endpoint =
+                    Endpoint::from_shared(format!("http://{node}")).map_err(|_| Invalid {
+                        option,
+                        problem: format!("\"{node}\" is not host:port"),
+                    })?;
+                let channel = grpc::channel(&self.tuned(endpoint), self.tls.as_ref());
+                Ok(transport::over(channel, &self.token))
+            })
+            .collect()
+    }
+
+    fn tuned(&self, endpoint: Endpoint) -> Endpoint {
+        // A handshake is one more round trip, and a signature on each side.
+        let connect_ms = if self.tls.is_some() { 400 } else { 200 };
+        endpoint
+            .connect_timeout(Duration::from_millis(connect_ms))
+            .tcp_nodelay(true)
+            // A peer behind a cut cable is noticed within 13 s.
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true)
+            // Room for a batch of links without a round trip for more.
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(1 << 22)
+    }
 }
 
 fn key(config: &Config, name: &str) -> Result<[u8; 32], Invalid> {
@@ -155,6 +174,7 @@ fn clicks(config: &Config, process: &Process) -> Result<Clicks, Error> {
         servers: config.kafka.clone(),
         topic: config.kafka_topic.clone(),
         replication: config.kafka_replication,
+        connections: config.kafka_options.read()?,
     })
     .map_err(|error| Invalid {
         option: "--kafka",

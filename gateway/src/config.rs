@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use waypost_domain::LongUrl;
 use waypost_runtime::config::{Invalid, Options, Page, ProcessOptions, milliseconds, seconds};
+use waypost_runtime::kafka::KafkaOptions;
+#[cfg(feature = "cluster")]
+use waypost_runtime::{redis::RedisOptions, tls::TlsOptions};
 
 use crate::api::{Origin, table_of_codes};
 use crate::clicks::Countries;
@@ -97,6 +100,9 @@ pub struct Config {
     #[arg(long, env = "WAYPOST_KAFKA", value_name = "HOST:PORT,..")]
     pub kafka: String,
 
+    #[command(flatten)]
+    pub kafka_options: KafkaOptions,
+
     /// Kafka topic for clicks
     #[arg(
         long,
@@ -139,6 +145,14 @@ pub struct Config {
     #[arg(long = "lame-duck-ms", env = "WAYPOST_LAME_DUCK_MS", default_value = "3000",
           value_name = "MS", value_parser = milliseconds)]
     pub lame_duck: Duration,
+
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    pub redis_access: RedisOptions,
+
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    pub tls: TlsOptions,
 
     #[command(flatten)]
     pub process: ProcessOptions,

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use waypost_runtime::config::ProcessOptions;
-use waypost_runtime::database::PostgresUrl;
+use waypost_runtime::database::PostgresOptions;
+use waypost_runtime::tls::TlsOptions;
 
 /// Leases of unique slugs over gRPC, from counters in Postgres.
 #[derive(Debug, clap::Parser)]
@@ -28,18 +29,15 @@ pub struct Options {
     )]
     pub admin_listen: SocketAddr,
 
-    /// The database of the counters, as postgres://user:password@host:port/database
-    #[arg(
-        long,
-        env = "WAYPOST_POSTGRES_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    pub postgres_url: PostgresUrl,
+    #[command(flatten)]
+    pub postgres: PostgresOptions,
 
     /// Folder with the secrets service-token and slug-key, one file each
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
     pub secrets_dir: PathBuf,
+
+    #[command(flatten)]
+    pub tls: TlsOptions,
 
     #[command(flatten)]
     pub process: ProcessOptions,

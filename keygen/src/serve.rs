@@ -9,8 +9,7 @@ use waypost_domain::mint::Mint;
 use waypost_domain::signature::parse_hex;
 use waypost_proto::auth::ServiceToken;
 use waypost_proto::keygen::keygen_service_server::KeygenServiceServer;
-use waypost_proto::transport;
-use waypost_runtime::{Error, Process, database, secrets};
+use waypost_runtime::{Error, Process, database, grpc, secrets};
 
 use crate::store::PostgresCounters;
 use crate::{Keygen, Options};
@@ -44,13 +43,14 @@ pub async fn serve_on(
     // First of all, so that the process is at no time ready by mistake.
     let reached = process.readiness.condition("database reached");
     let folder = &options.secrets_dir;
+    let tls = options.tls.open(&process)?;
     let (secret, expected) = (ServiceToken::SECRET, ServiceToken::EXPECTED);
     let token = secrets::parse(folder, secret, expected, ServiceToken::parse)?;
     let slug_key = secrets::parse(folder, "slug-key", "64 hex digits", parse_hex)?;
     let pool = PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.postgres_url.options("waypost-keygen")?);
+        .connect_lazy_with(options.postgres.connect("waypost-keygen")?);
     let store = PostgresCounters::new(pool);
     let keygen = Keygen::new(store.clone(), Mint::new(&slug_key), &process.registry)?;
 
@@ -63,7 +63,7 @@ pub async fn serve_on(
     };
     let serving = async {
         let service = KeygenServiceServer::with_interceptor(keygen, token.required());
-        transport::serve(Routes::new(service), listener, shutdown.requested())
+        grpc::serve(Routes::new(service), listener, tls, shutdown.requested())
             .await
             .map_err(|error| Error::failed("serve gRPC", error))
     };

@@ -1,15 +1,10 @@
-//! How generated servers are served, and how a client reaches one: over the network,
-//! or straight into a service of the same process.
-
-use std::time::Duration;
+//! How a generated client reaches its server: over the network, or straight into a
+//! service of the same process.
 
 use http::{Request, Response, header};
-use tokio::net::TcpListener;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Server};
+use tonic::transport::Channel;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
@@ -56,26 +51,4 @@ where
     S::Future: Send + 'static,
 {
     BoxCloneSyncService::new(server.map_err(|error: S::Error| Error(error.into())))
-}
-
-/// Serves generated servers on a bound listener with the limits that all our
-/// services share, until `end` comes and what was begun by then is done.
-///
-/// # Errors
-/// If the listener cannot be served.
-pub async fn serve(
-    routes: Routes,
-    listener: TcpListener,
-    end: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
-    Server::builder()
-        // A peer behind a cut cable is noticed within 13 s.
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(3)))
-        // More concurrent streams than this on one connection are refused rather
-        // than queued: a gateway batches, so it needs few.
-        .max_concurrent_streams(1_024)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), end)
-        .await
 }

@@ -10,7 +10,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 mod postgres;
 
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresUrl;
+pub use postgres::{PostgresOptions, PostgresUrl};
 
 use crate::Shutdown;
 use crate::process::with_causes;

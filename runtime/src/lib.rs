@@ -8,12 +8,17 @@ pub mod admin;
 pub mod config;
 #[cfg(feature = "database")]
 pub mod database;
+#[cfg(feature = "grpc")]
+pub mod grpc;
+pub mod kafka;
 mod logs;
 mod process;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod secrets;
 mod shutdown;
+#[cfg(feature = "grpc")]
+pub mod tls;
 pub mod traces;
 pub mod watched;
 

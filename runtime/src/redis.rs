@@ -1,15 +1,27 @@
 //! A handle to a Redis Cluster with the settings that make a lost node an error
 //! within milliseconds instead of a stall of seconds.
 
-use std::sync::Arc;
+mod access;
+
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::cluster::{ClusterClient, ClusterClientBuilder, ClusterConfig};
+use arc_swap::ArcSwap;
+use redis::cluster::{ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
+use tokio::sync::watch;
 
 use crate::config::Invalid;
+
+pub use access::{Access, RedisOptions};
+
+/// For the first answer over a connection with new certificates.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+
+/// Between two tries to get that.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Times for one command. A cache that takes longer than the shard is no cache.
 #[derive(Debug, Clone, Copy)]
@@ -24,9 +36,16 @@ pub struct Times {
 /// on a runtime is slower. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
-    client: Arc<ClusterClient>,
-    connection: ClusterConnection,
-    overall: Duration,
+    cluster: Arc<Cluster>,
+    /// Another once certificates have changed.
+    connection: Arc<ArcSwap<ClusterConnection>>,
+}
+
+/// How a cluster is reached.
+struct Cluster {
+    nodes: Vec<String>,
+    access: Access,
+    times: Times,
 }
 
 /// Why a command gave nothing. The caller treats both as a miss.
@@ -72,40 +91,45 @@ pub fn slot(key: &str) -> u16 {
 
 impl Redis {
     /// Starts to connect to a cluster, given some of its nodes (`host:port`), in
-    /// the background: commands fail until it is there.
+    /// the background: commands fail until it is there. Must be called on a tokio
+    /// runtime.
     ///
     /// # Errors
     /// If a node's name is none.
-    pub fn connect(nodes: &[String], times: Times) -> Result<Self, Invalid> {
-        let invalid = |problem: String| Invalid {
+    pub fn connect(nodes: &[String], access: &Access, times: Times) -> Result<Self, Invalid> {
+        let cluster = Arc::new(Cluster {
+            nodes: nodes.to_vec(),
+            access: access.clone(),
+            times,
+        });
+        let connection = cluster.connect().map_err(|error| Invalid {
             option: "--redis",
-            problem,
-        };
-        let client = ClusterClientBuilder::new(nodes.iter().map(|node| format!("redis://{node}")))
-            .tcp_settings(TcpSettings::default().set_nodelay(true))
-            .connection_timeout(Duration::from_millis(250))
-            .response_timeout(times.response)
-            .overall_response_timeout(Some(times.overall))
-            // One more try covers a slot that has just moved.
-            .retries(1)
-            .min_retry_wait(1)
-            .max_retry_wait(10)
-            .build()
-            .map_err(|error| invalid(error.to_string()))?;
-        Ok(Self {
-            connection: pending(&client),
-            client: Arc::new(client),
-            overall: times.overall,
-        })
+            problem: error.to_string(),
+        })?;
+        Ok(Self::over(cluster, connection))
     }
 
     /// Another connection to the same cluster, which the current runtime keeps.
+    ///
+    /// # Panics
+    /// Never: a client was made of the same settings before.
     #[must_use]
     pub fn another(&self) -> Self {
+        let connection = self.cluster.connect();
+        let connection = connection.expect("the same settings made a client before");
+        Self::over(Arc::clone(&self.cluster), connection)
+    }
+
+    fn over(cluster: Arc<Cluster>, connection: ClusterConnection) -> Self {
+        let connection = Arc::new(ArcSwap::from_pointee(connection));
+        if let Some(certificates) = &cluster.access.certificates {
+            let changes = certificates.changes();
+            let held = Arc::downgrade(&connection);
+            tokio::spawn(follow(changes, Arc::clone(&cluster), held));
+        }
         Self {
-            client: Arc::clone(&self.client),
-            connection: pending(&self.client),
-            overall: self.overall,
+            cluster,
+            connection,
         }
     }
 
@@ -114,17 +138,63 @@ impl Redis {
     /// # Errors
     /// When the node cannot be asked in time, or refuses.
     pub async fn run<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        let mut connection = self.connection.clone();
+        let mut connection = ClusterConnection::clone(&self.connection.load());
+        let overall = self.cluster.times.overall;
         // The client's own limit does not cover the wait for the first connection.
-        tokio::time::timeout(self.overall, command.query_async(&mut connection))
+        tokio::time::timeout(overall, command.query_async(&mut connection))
             .await
-            .map_err(|_| Error::Timeout(self.overall))?
+            .map_err(|_| Error::Timeout(overall))?
             .map_err(Error::Command)
     }
 }
 
-fn pending(client: &ClusterClient) -> ClusterConnection {
-    client.get_pending_async_connection_with_config(ClusterConfig::new())
+impl Cluster {
+    /// A connection that begins to be made, with the certificates of now.
+    fn connect(&self) -> Result<ClusterConnection, RedisError> {
+        let scheme = self.access.scheme();
+        let nodes = self.nodes.iter().map(|node| format!("{scheme}://{node}"));
+        let client = ClusterClientBuilder::new(nodes)
+            .tcp_settings(TcpSettings::default().set_nodelay(true))
+            .connection_timeout(Duration::from_millis(250))
+            .response_timeout(self.times.response)
+            .overall_response_timeout(Some(self.times.overall))
+            // One more try covers a slot that has just moved.
+            .retries(1)
+            .min_retry_wait(1)
+            .max_retry_wait(10);
+        let client = self.access.give(client).build()?;
+        Ok(client.get_pending_async_connection_with_config(ClusterConfig::new()))
+    }
+}
+
+/// Puts another connection in the place of the one that is held when certificates have
+/// changed: the client reads them once, and connects again with what it has read. The
+/// old one serves until the new one has answered.
+async fn follow(
+    mut changes: watch::Receiver<u64>,
+    cluster: Arc<Cluster>,
+    held: Weak<ArcSwap<ClusterConnection>>,
+) {
+    while changes.changed().await.is_ok() {
+        let fresh = loop {
+            match cluster.connect() {
+                Ok(fresh) if answers(fresh.clone()).await => break fresh,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "redis certificates are of no use"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        };
+        match held.upgrade() {
+            Some(held) => held.store(Arc::new(fresh)),
+            None => return,
+        }
+    }
+}
+
+async fn answers(mut connection: ClusterConnection) -> bool {
+    let ping = redis::cmd("PING");
+    let asked = ping.query_async::<String>(&mut connection);
+    matches!(tokio::time::timeout(FIRST_ANSWER, asked).await, Ok(Ok(_)))
 }
 
 impl std::fmt::Debug for Redis {

@@ -8,6 +8,8 @@
 //! What cannot be read, is too large or does not parse is logged and counted, and
 //! what was there before goes on holding.
 
+mod validity;
+
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -21,6 +23,8 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::sync::watch;
 
 use crate::config::Invalid;
+use validity::Validities;
+pub use validity::Validity;
 
 /// Between two looks. A change must be seen twice, and what waits for it (a revoked
 /// key) may wait for five seconds at most.
@@ -57,6 +61,7 @@ struct Metrics {
     current: IntGaugeVec,
     readings: IntCounterVec,
     last_success: GaugeVec,
+    validities: Validities,
 }
 
 impl Watcher {
@@ -89,6 +94,7 @@ impl Watcher {
                 ),
                 &["file"],
             )?,
+            validities: Validities::register(registry)?,
         };
         registry.register(Box::new(metrics.current.clone()))?;
         registry.register(Box::new(metrics.readings.clone()))?;
@@ -135,6 +141,11 @@ impl Watcher {
                 problem: format!("cannot start a thread: {error}"),
             })?;
         Ok(Watched { shared })
+    }
+
+    /// Shows when the certificate is valid that a source of this name holds.
+    pub fn show_validity(&self, name: &str, validity: Validity) {
+        self.metrics.validities.set(name, validity);
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use waypost_domain::ShardId;
 use waypost_runtime::config::{Options as ProcessLike, ProcessOptions, milliseconds};
-use waypost_runtime::database::PostgresUrl;
+use waypost_runtime::database::{PostgresOptions, PostgresUrl};
+use waypost_runtime::redis::RedisOptions;
+use waypost_runtime::tls::TlsOptions;
 
 /// Stores the links of one shard in Postgres and serves them over gRPC.
 #[derive(Debug, Clone, clap::Parser)]
@@ -34,17 +36,12 @@ pub struct Options {
     #[arg(long, env = "WAYPOST_SHARD_ID", value_name = "ID", value_parser = shard_id)]
     pub shard_id: ShardId,
 
-    /// The shard's database, as postgres://user:password@host:port/database
-    #[arg(
-        long,
-        env = "WAYPOST_POSTGRES_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    pub postgres_url: PostgresUrl,
+    #[command(flatten)]
+    pub postgres: PostgresOptions,
 
     /// Streaming standbys of the database, as URLs separated by commas; they are read
-    /// while the database itself cannot be
+    /// while the database itself cannot be. User, password, database and parameters may
+    /// be left out: then they are those of --postgres-url
     #[arg(
         long,
         env = "WAYPOST_POSTGRES_REPLICA_URLS",
@@ -91,6 +88,12 @@ pub struct Options {
     /// Folder with the secrets `service-token` and `link-mac`, one file each
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
     pub secrets_dir: PathBuf,
+
+    #[command(flatten)]
+    pub redis_access: RedisOptions,
+
+    #[command(flatten)]
+    pub tls: TlsOptions,
 
     #[command(flatten)]
     pub process: ProcessOptions,

@@ -12,10 +12,10 @@ use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_proto::auth::ServiceToken;
 use waypost_proto::link::link_service_server::LinkServiceServer;
-use waypost_proto::transport;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
-use waypost_runtime::{Error, Process, database, secrets};
+use waypost_runtime::watched::Watcher;
+use waypost_runtime::{Error, Process, database, grpc, secrets};
 
 use crate::cache::{Cache, redis::Cluster};
 use crate::changes::Changes;
@@ -52,11 +52,12 @@ pub async fn serve_on(
 ) -> Result<(), Error> {
     // First of all, so that the process is at no time ready by mistake.
     let reached = process.readiness.condition("database reached");
+    let tls = options.tls.open(&process)?;
     let map = shard_map(&options)?;
     let (secret, expected) = (ServiceToken::SECRET, ServiceToken::EXPECTED);
     let token = secrets::parse(&options.secrets_dir, secret, expected, ServiceToken::parse)?;
     let (store, replicas) = stores(&options)?;
-    let cache = cache(&options)?;
+    let cache = cache(&options, &process.watcher)?;
     let metrics = Metrics::register(&process.registry)
         .map_err(|error| Error::failed("register metrics", error))?;
 
@@ -104,7 +105,7 @@ pub async fn serve_on(
     };
     let serving = async {
         let service = LinkServiceServer::with_interceptor(service, checked);
-        transport::serve(Routes::new(service), listener, draining.cancelled())
+        grpc::serve(Routes::new(service), listener, tls, draining.cancelled())
             .await
             .map_err(|error| Error::failed("serve gRPC", error))
     };
@@ -138,11 +139,13 @@ fn stores(options: &Options) -> Result<(PostgresStore, Vec<PostgresStore>), Inva
     let key_ring = KeyRing::parse(&text).map_err(|problem| secrets::malformed(name, &problem))?;
     let shard = options.shard_id.clone();
     let application = format!("waypost-shard-{shard}");
+    let primary = options.postgres.url()?;
     let replicas = options
         .postgres_replica_urls
         .iter()
         .map(|url| {
-            let postgres = url.options_of("--postgres-replica-urls", &application)?;
+            let url = primary.at(url);
+            let postgres = url.options("--postgres-replica-urls", &application)?;
             Ok(PostgresStore::replica(
                 postgres,
                 shard.clone(),
@@ -150,15 +153,16 @@ fn stores(options: &Options) -> Result<(PostgresStore, Vec<PostgresStore>), Inva
             ))
         })
         .collect::<Result<_, Invalid>>()?;
-    let postgres = options.postgres_url.options(&application)?;
+    let postgres = primary.options("--postgres-url", &application)?;
     Ok((PostgresStore::new(postgres, shard, key_ring), replicas))
 }
 
-fn cache(options: &Options) -> Result<Cache, Invalid> {
+fn cache(options: &Options, watcher: &Watcher) -> Result<Cache, Invalid> {
     let nodes = options.redis_nodes();
     if nodes.is_empty() {
         return Ok(Cache::None);
     }
-    let redis = Redis::connect(&nodes, REDIS_TIMES)?;
+    let access = options.redis_access.open(&options.secrets_dir, watcher)?;
+    let redis = Redis::connect(&nodes, &access, REDIS_TIMES)?;
     Ok(Cache::Redis(Cluster::new(redis, options.cache_generation)))
 }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache;
+use crate::certificates::Mount;
 use crate::error::{Doing as _, Error, Result};
 use crate::port::Port;
 use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::sandbox::{Sandbox, Spec, StopSignal};
 use crate::secret::random_hex;
+use crate::server::Server;
 
 /// Frozen: which partition holds a link's clicks follows from it.
 const PARTITIONS: u32 = 12;
@@ -85,7 +87,15 @@ pub struct Broker {
     servers: String,
     topic: String,
     own: Option<(Process, Port)>,
+    front: Option<Front>,
     is_stand_in: bool,
+}
+
+/// Takes connections over TLS, from who shows a certificate, for a broker that cannot.
+#[derive(Debug)]
+struct Front {
+    port: Port,
+    _socat: Server,
 }
 
 impl Broker {
@@ -118,6 +128,33 @@ impl Broker {
         let proxy = Proxy::start(&port.address())?;
         let broker = Self::own_at(sandbox, Source::own()?, port, Some(&proxy.address()))?;
         Ok((broker, proxy))
+    }
+
+    /// Starts a broker of our own that tells its clients to come over TLS, with these
+    /// certificates.
+    ///
+    /// # Errors
+    /// If none can be had.
+    pub fn start_secured_in(sandbox: &Arc<Sandbox>, mount: &Mount) -> Result<Self> {
+        let (port, front) = (Port::reserve()?, Port::reserve()?);
+        let broker = Self::own_at(sandbox, Source::own()?, port, Some(&front.address()))?;
+        let listen = format!(
+            "OPENSSL-LISTEN:{},bind=127.0.0.1,reuseaddr,fork,verify=1,cert={},key={},cafile={}",
+            front.number(),
+            mount.certificate().display(),
+            mount.key().display(),
+            mount.authorities().display(),
+        );
+        let arguments = vec![listen, format!("TCP:{}", broker.servers)];
+        let address = front.address();
+        let socat = Server::start_in(sandbox, "broker-tls", "socat", arguments, &address)?;
+        Ok(Self {
+            front: Some(Front {
+                port: front,
+                _socat: socat,
+            }),
+            ..broker
+        })
     }
 
     fn own_at(
@@ -157,6 +194,7 @@ impl Broker {
             servers,
             topic: "clicks".to_owned(),
             own: Some((Process::start(sandbox, spec)?, port)),
+            front: None,
             is_stand_in,
         };
         broker.wait_ready()?;
@@ -173,6 +211,7 @@ impl Broker {
             servers,
             topic,
             own: None,
+            front: None,
             is_stand_in: false,
         })
     }
@@ -195,6 +234,12 @@ impl Broker {
     #[must_use]
     pub fn servers(&self) -> &str {
         &self.servers
+    }
+
+    /// Where clients come over TLS, if they do.
+    #[must_use]
+    pub fn secured(&self) -> Option<String> {
+        self.front.as_ref().map(|front| front.port.address())
     }
 
     #[must_use]

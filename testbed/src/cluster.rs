@@ -13,7 +13,8 @@ pub use secrets::Secrets;
 use waypost_domain::ShardId;
 
 use crate::broker::Broker;
-use crate::error::Result;
+use crate::certificates::{Authority, Life, Mount};
+use crate::error::{Error, Result, write};
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
 use crate::redis_cluster::RedisCluster;
@@ -35,7 +36,38 @@ pub struct Cluster {
     /// With the databases `keygen` and `analytics`.
     pub postgres: Postgres,
     pub secrets: Secrets,
+    /// If the cluster was asked to speak TLS.
+    pub certificates: Option<Certificates>,
     sandbox: Arc<Sandbox>,
+}
+
+/// What all parts of a cluster show each other.
+#[derive(Debug)]
+pub struct Certificates {
+    pub authority: Authority,
+    pub mount: Mount,
+    /// Settings that have clients of the broker use them.
+    kafka: PathBuf,
+}
+
+impl Certificates {
+    fn create(sandbox: &Sandbox) -> Result<Self> {
+        let authority = Authority::create(&sandbox.folder().join("authority"))?;
+        let mount = Mount::create(&sandbox.folder().join("certificates"), &authority)?;
+        let kafka = sandbox.folder().join("kafka.properties");
+        let settings = format!(
+            "security.protocol=ssl\nssl.ca.location={}\nssl.certificate.location={}\nssl.key.location={}\n",
+            mount.authorities().display(),
+            mount.certificate().display(),
+            mount.key().display(),
+        );
+        write(&kafka, settings)?;
+        Ok(Self {
+            authority,
+            mount,
+            kafka,
+        })
+    }
 }
 
 /// One shard: its database and the processes in front of it.
@@ -106,6 +138,28 @@ impl Cluster {
     #[must_use]
     pub fn analytics_url(&self) -> String {
         self.postgres.url(Self::ANALYTICS_DATABASE)
+    }
+
+    /// Puts a new certificate of this authority, and trust in these, in the place of what
+    /// all parts have; Postgres and Redis are told, our processes must see it.
+    ///
+    /// # Errors
+    /// If the cluster has no certificates, or a server does not take the new ones.
+    pub fn replace_certificates(
+        &self,
+        authority: &Authority,
+        trusted: &[&Authority],
+    ) -> Result<()> {
+        let Some(Certificates { mount, .. }) = &self.certificates else {
+            return Err(Error::Refused("the cluster has no certificates".to_owned()));
+        };
+        mount.replace(authority, Life::Day, trusted)?;
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| shard.replicas.iter().chain([&shard.postgres]))
+            .chain([&self.postgres])
+            .try_for_each(|postgres| postgres.renew(mount))?;
+        self.redis.renew(mount)
     }
 
     /// The sandbox that everything runs in.

@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod cache;
+pub mod certificates;
 pub mod cluster;
 mod error;
 pub mod http;

@@ -1,5 +1,6 @@
 //! A real Postgres server of one's own, and standbys of it.
 
+mod secure;
 mod standby;
 
 use std::fs::{self, Permissions};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use nix::unistd::{User, geteuid};
 
+use crate::certificates::Mount;
 use crate::error::{Doing as _, Error, Result, write};
 use crate::port::Port;
 use crate::process::Process;
@@ -53,6 +55,8 @@ pub struct Postgres {
     folder: PathBuf,
     password: String,
     programs: PathBuf,
+    /// What URLs end with where clients come over TLS.
+    tls: Option<String>,
 }
 
 impl Postgres {
@@ -70,8 +74,20 @@ impl Postgres {
     /// If Postgres is not installed or does not start.
     pub fn start_in(sandbox: &Arc<Sandbox>, name: &str) -> Result<Self> {
         let seat = Seat::take(sandbox, name, random_hex(16)?)?;
-        let initdb = seat.spec("-initdb", "initdb", init_arguments(&seat)?);
-        Process::run(sandbox, initdb, INIT_DEADLINE)?;
+        seat.init()?;
+        seat.configure("")?;
+        seat.serve()
+    }
+
+    /// The same, with these certificates: whoever comes over TCP must come over TLS, and
+    /// needs no password but one of these, too.
+    ///
+    /// # Errors
+    /// If Postgres is not installed or does not start.
+    pub fn start_secured_in(sandbox: &Arc<Sandbox>, name: &str, mount: &Mount) -> Result<Self> {
+        let mut seat = Seat::take(sandbox, name, random_hex(16)?)?;
+        seat.init()?;
+        seat.secure(mount)?;
         seat.configure("")?;
         seat.serve()
     }
@@ -96,7 +112,10 @@ impl Postgres {
     /// The same through a proxy at `host:port`.
     #[must_use]
     pub fn url_through(&self, address: &str, database: &str) -> String {
-        format!("postgres://postgres:{}@{address}/{database}", self.password)
+        match &self.tls {
+            None => format!("postgres://postgres:{}@{address}/{database}", self.password),
+            Some(tls) => format!("postgres://postgres@{address}/{database}?{tls}"),
+        }
     }
 
     /// `host:port`
@@ -222,6 +241,7 @@ struct Seat<'a> {
     password: String,
     programs: PathBuf,
     user: Option<(u32, u32)>,
+    tls: Option<String>,
 }
 
 impl<'a> Seat<'a> {
@@ -238,7 +258,14 @@ impl<'a> Seat<'a> {
             password,
             programs,
             user,
+            tls: None,
         })
+    }
+
+    /// Makes an empty database cluster.
+    fn init(&self) -> Result<()> {
+        let initdb = self.spec("-initdb", "initdb", init_arguments(self)?);
+        Process::run(self.sandbox, initdb, INIT_DEADLINE)
     }
 
     fn data(&self) -> PathBuf {
@@ -272,7 +299,12 @@ impl<'a> Seat<'a> {
             self.folder.display()
         );
         let file = self.data().join("postgresql.auto.conf");
-        self.write(&file, &format!("{SETTINGS}{place}{rest}"))
+        let tls = if self.tls.is_some() {
+            secure::SETTINGS
+        } else {
+            ""
+        };
+        self.write(&file, &format!("{SETTINGS}{place}{tls}{rest}"))
     }
 
     /// Starts the server on its data; returns when it takes connections.
@@ -288,6 +320,7 @@ impl<'a> Seat<'a> {
             folder: self.folder,
             password: self.password,
             programs: self.programs,
+            tls: self.tls,
         };
         postgres.wait_ready()?;
         Ok(postgres)

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::certificates::Mount;
 use crate::error::{Doing as _, Error, Result, write};
 use crate::port::Port;
 use crate::process::Process;
@@ -49,7 +50,10 @@ pub struct RedisCluster {
 #[derive(Debug)]
 pub struct RedisNode {
     process: Process,
+    /// In the clear. With TLS it is there for us alone.
     port: Port,
+    /// For clients that have certificates, and for the other nodes.
+    tls: Option<Port>,
 }
 
 impl RedisCluster {
@@ -66,8 +70,21 @@ impl RedisCluster {
     /// # Errors
     /// If Redis is not installed or the cluster does not form.
     pub fn start_in(sandbox: &Arc<Sandbox>) -> Result<Self> {
+        Self::with(sandbox, None)
+    }
+
+    /// The same, with these certificates: [`RedisCluster::addresses`] are ports that speak
+    /// TLS and ask for a certificate, and so do the nodes among themselves.
+    ///
+    /// # Errors
+    /// If Redis is not installed or the cluster does not form.
+    pub fn start_secured_in(sandbox: &Arc<Sandbox>, mount: &Mount) -> Result<Self> {
+        Self::with(sandbox, Some(mount))
+    }
+
+    fn with(sandbox: &Arc<Sandbox>, mount: Option<&Mount>) -> Result<Self> {
         let nodes = (0..2 * MASTERS)
-            .map(|index| RedisNode::start(sandbox, index))
+            .map(|index| RedisNode::start(sandbox, index, mount))
             .collect::<Result<Vec<_>>>()?;
         let cluster = Self { nodes };
         for node in &cluster.nodes {
@@ -92,7 +109,7 @@ impl RedisCluster {
         }
         let (first, others) = self.nodes.split_first().expect("there are six nodes");
         for other in others {
-            first.query(&format!("CLUSTER MEET 127.0.0.1 {}", other.port.number()))?;
+            first.query(&format!("CLUSTER MEET 127.0.0.1 {}", other.main().number()))?;
         }
         for (master, replica) in masters.iter().zip(replicas) {
             let id = master.query("CLUSTER MYID")?;
@@ -171,6 +188,21 @@ impl RedisCluster {
         self.wait_ok()
     }
 
+    /// Has the nodes read their certificates again; connections that stand go on.
+    ///
+    /// # Errors
+    /// If a node cannot use what it reads.
+    pub fn renew(&self, mount: &Mount) -> Result<()> {
+        let command = format!(
+            "CONFIG SET tls-cert-file {} tls-key-file {} tls-ca-cert-file {}",
+            mount.certificate().display(),
+            mount.key().display(),
+            mount.authorities().display(),
+        );
+        self.running()
+            .try_for_each(|node| node.query(&command).map(drop))
+    }
+
     fn running(&self) -> impl Iterator<Item = &RedisNode> {
         self.nodes
             .iter()
@@ -178,8 +210,19 @@ impl RedisCluster {
     }
 }
 
+fn secured((mount, port): (&Mount, &Port)) -> String {
+    format!(
+        "tls-port {}\ntls-cluster yes\ntls-replication yes\ntls-auth-clients yes\n\
+         tls-protocols TLSv1.3\ntls-cert-file \"{}\"\ntls-key-file \"{}\"\ntls-ca-cert-file \"{}\"\n",
+        port.number(),
+        mount.certificate().display(),
+        mount.key().display(),
+        mount.authorities().display(),
+    )
+}
+
 impl RedisNode {
-    fn start(sandbox: &Arc<Sandbox>, index: usize) -> Result<Self> {
+    fn start(sandbox: &Arc<Sandbox>, index: usize, mount: Option<&Mount>) -> Result<Self> {
         let program = program::in_path("redis-server").ok_or_else(|| Error::Missing {
             what: "redis-server".to_owned(),
             remedy: "install the package redis-server".to_owned(),
@@ -190,7 +233,9 @@ impl RedisNode {
         fs::create_dir(&folder).doing(|| format!("create {}", folder.display()))?;
         let file = folder.join("redis.conf");
         let place = format!("port {}\ndir \"{}\"\n", port.number(), folder.display());
-        write(&file, format!("{SETTINGS}{place}"))?;
+        let tls = mount.map(|_| Port::reserve_for_redis()).transpose()?;
+        let secured = mount.zip(tls.as_ref()).map(secured).unwrap_or_default();
+        write(&file, format!("{SETTINGS}{place}{secured}"))?;
         let spec = Spec {
             name,
             program,
@@ -200,13 +245,18 @@ impl RedisNode {
             stop_signal: StopSignal::Kill,
         };
         let process = Process::start(sandbox, spec)?;
-        Ok(Self { process, port })
+        Ok(Self { process, port, tls })
     }
 
-    /// `host:port`
+    /// `host:port` for clients.
     #[must_use]
     pub fn address(&self) -> String {
-        self.port.address()
+        self.main().address()
+    }
+
+    /// Where clients and the other nodes come.
+    fn main(&self) -> &Port {
+        self.tls.as_ref().unwrap_or(&self.port)
     }
 
     #[must_use]

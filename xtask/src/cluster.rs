@@ -57,6 +57,9 @@ pub(crate) struct Up {
     /// Leave the limit of connections on
     #[arg(long)]
     limits: bool,
+    /// Speak TLS everywhere behind the gateways, with certificates of its own
+    #[arg(long)]
+    tls: bool,
     /// Cargo's profile to build with: dev, release or dist
     #[arg(long, default_value = "release")]
     profile: String,
@@ -117,6 +120,7 @@ fn start(
         .keygens(options.keygens)
         .consumers(options.consumers)
         .limits(options.limits)
+        .tls(options.tls)
         .programs(programs)
         .sandbox(sandbox)
         .start()

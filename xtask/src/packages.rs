@@ -26,8 +26,8 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const NEEDS: [Need; 14] = [
-    // The first three build rdkafka.
+const NEEDS: [Need; 18] = [
+    // The first five build rdkafka.
     Need {
         package: "zlib1g-dev",
         purpose: Purpose::Build,
@@ -44,6 +44,17 @@ const NEEDS: [Need; 14] = [
         is_met: || is_in_path("make"),
     },
     Need {
+        package: "libssl-dev",
+        purpose: Purpose::Build,
+        is_met: || has_header("openssl/ssl.h"),
+    },
+    // Finds the library for whoever builds against it.
+    Need {
+        package: "pkg-config",
+        purpose: Purpose::Build,
+        is_met: || is_in_path("pkg-config"),
+    },
+    Need {
         package: "postgresql",
         purpose: Purpose::RunCluster,
         is_met: postgres::is_installed,
@@ -52,6 +63,18 @@ const NEEDS: [Need; 14] = [
         package: "redis-server",
         purpose: Purpose::RunCluster,
         is_met: || is_in_path("redis-server"),
+    },
+    // Makes certificates.
+    Need {
+        package: "openssl",
+        purpose: Purpose::RunCluster,
+        is_met: || is_in_path("openssl"),
+    },
+    // Puts TLS before a broker that has none.
+    Need {
+        package: "socat",
+        purpose: Purpose::RunCluster,
+        is_met: || is_in_path("socat"),
     },
     // Fetches the prebuilt broker.
     Need {

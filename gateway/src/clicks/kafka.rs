@@ -32,6 +32,8 @@ pub struct KafkaSettings {
     /// Copies of each partition, if the topic is created here; -1: as many as the
     /// brokers make by default.
     pub replication: i32,
+    /// How brokers are reached: settings of librdkafka.
+    pub connections: Vec<(String, String)>,
 }
 
 /// The click log in Kafka. It starts, and accepts batches, without a broker.
@@ -55,6 +57,7 @@ impl KafkaLog {
     /// If a setting is none that Kafka's client takes.
     pub fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let mut config = ClientConfig::new();
+        config.extend(settings.connections.iter().cloned());
         config
             .set("bootstrap.servers", &settings.servers)
             .set("client.id", "waypost-gateway")

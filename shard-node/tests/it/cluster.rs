@@ -18,11 +18,12 @@ struct Reader(waypost_runtime::redis::Redis);
 
 impl Reader {
     fn of(cluster: &RedisCluster) -> Self {
-        let times = waypost_runtime::redis::Times {
+        use waypost_runtime::redis::{Access, Redis, Times};
+        let times = Times {
             response: Duration::from_secs(2),
             overall: Duration::from_secs(5),
         };
-        let redis = waypost_runtime::redis::Redis::connect(&cluster.addresses(), times);
+        let redis = Redis::connect(&cluster.addresses(), &Access::default(), times);
         Self(redis.unwrap())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ground::Ground;
 use super::launch::Launch;
-use super::{Cluster, Secrets};
+use super::{Certificates, Cluster, Secrets};
 use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
 use crate::service::{Kind, Service, programs_folder};
@@ -38,6 +38,7 @@ pub struct Builder {
     pub(super) consumers: usize,
     pub(super) gateways: usize,
     pub(super) has_limits: bool,
+    has_tls: bool,
     proxied: Vec<Link>,
     pub(super) settings: Vec<(Kind, String, String)>,
     programs: Option<PathBuf>,
@@ -55,6 +56,7 @@ impl Default for Builder {
             consumers: 1,
             gateways: 2,
             has_limits: false,
+            has_tls: false,
             proxied: Vec::new(),
             settings: Vec::new(),
             programs: None,
@@ -110,6 +112,14 @@ impl Builder {
         self
     }
 
+    /// Encrypts what is said between our processes, and to Postgres, Redis and the broker
+    /// (one of our own, without a proxy), with certificates that both sides show.
+    #[must_use]
+    pub fn tls(mut self, is_on: bool) -> Self {
+        self.has_tls = is_on;
+        self
+    }
+
     /// Puts a [`Proxy`] into each connection of this sort.
     #[must_use]
     pub fn proxied(mut self, link: Link) -> Self {
@@ -153,6 +163,10 @@ impl Builder {
     /// # Errors
     /// With what did not start, and the end of its log.
     pub fn start(self) -> Result<Cluster> {
+        if self.has_tls && self.is_proxied(Link::Broker) {
+            let reason = "a proxy before the broker knows no TLS".to_owned();
+            return Err(Error::Refused(reason));
+        }
         if self.shards == 0 || self.nodes_per_shard == 0 || self.gateways == 0 {
             let reason = "a cluster has a shard, a node in each and a gateway".to_owned();
             return Err(Error::Refused(reason));
@@ -175,7 +189,15 @@ impl Builder {
             None => programs_folder()?,
         };
         let secrets = Secrets::create(sandbox, self.secrets.as_deref())?;
-        let ground = Ground::start(self, sandbox)?;
+        let certificates = if self.has_tls {
+            Some(Certificates::create(sandbox)?)
+        } else {
+            None
+        };
+        let mount = certificates
+            .as_ref()
+            .map(|certificates| &certificates.mount);
+        let ground = Ground::start(self, sandbox, mount)?;
         let launch = Launch {
             builder: self,
             sandbox,
@@ -185,6 +207,7 @@ impl Builder {
             redis: ground.redis.addresses().join(","),
             kafka: ground.kafka(),
             topic: ground.broker.topic().to_owned(),
+            certificates: certificates.as_ref(),
         };
         let shards = launch.shards(ground.shards)?;
         let keygens = launch.keygens(&ground.postgres)?;
@@ -207,6 +230,7 @@ impl Builder {
             broker_proxy: ground.broker_proxy,
             postgres: ground.postgres,
             secrets,
+            certificates,
             sandbox: Arc::clone(sandbox),
         })
     }

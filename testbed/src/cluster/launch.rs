@@ -7,7 +7,7 @@ use waypost_domain::ShardId;
 use waypost_domain::shard_map::{self, ShardMap};
 
 use super::ground::Database;
-use super::{Builder, Cluster, Link, Shard};
+use super::{Builder, Certificates, Cluster, Link, Shard};
 use crate::error::{Error, Result, write};
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
@@ -30,6 +30,8 @@ pub(super) struct Launch<'a> {
     pub(super) redis: String,
     pub(super) kafka: String,
     pub(super) topic: String,
+    /// What everybody has, where the cluster speaks TLS.
+    pub(super) certificates: Option<&'a Certificates>,
 }
 
 impl Launch<'_> {
@@ -194,6 +196,11 @@ impl Launch<'_> {
             "WAYPOST_SECRETS_DIR".to_owned(),
             self.secrets_folder.clone(),
         ));
+        environment.extend(
+            self.certificates
+                .map(|own| tls(kind, own))
+                .unwrap_or_default(),
+        );
         let asked = self.builder.settings.iter();
         environment.extend(
             asked
@@ -202,6 +209,27 @@ impl Launch<'_> {
         );
         Service::start(self.sandbox, &self.programs, kind, name, seat, environment)
     }
+}
+
+/// What a kind of process is told of its certificates.
+fn tls(kind: Kind, Certificates { mount, kafka, .. }: &Certificates) -> Vec<(String, String)> {
+    let files = |prefix: &str| {
+        let files = [
+            ("CERT", mount.certificate()),
+            ("KEY", mount.key()),
+            ("CA", mount.authorities()),
+        ];
+        files.map(|(name, file)| (format!("{prefix}_{name}"), file.display().to_string()))
+    };
+    let mut settings = files("WAYPOST_TLS").to_vec();
+    if matches!(kind, Kind::Gateway | Kind::ShardNode) {
+        settings.extend(files("WAYPOST_REDIS_TLS"));
+    }
+    if matches!(kind, Kind::Gateway | Kind::AnalyticsConsumer) {
+        let file = kafka.display().to_string();
+        settings.push(("WAYPOST_KAFKA_SETTINGS".to_owned(), file));
+    }
+    settings
 }
 
 fn shard_id(index: usize) -> ShardId {

@@ -67,7 +67,9 @@ impl Postgres {
     fn start_standby(&self, index: usize) -> Result<Self> {
         let name = &format!("{}-r{index}", self.process.name());
         let sandbox = self.process.sandbox();
-        let seat = Seat::take(sandbox, name, self.password.clone())?;
+        let mut seat = Seat::take(sandbox, name, self.password.clone())?;
+        // Its certificate comes with the copy.
+        seat.tls.clone_from(&self.tls);
         let source = format!(
             "host={} port={} user=postgres application_name={name}",
             self.folder.display(),

@@ -20,6 +20,7 @@ mod restarts;
 mod retries;
 mod spool;
 mod statistics;
+mod tls;
 mod tokens;
 mod visits;
 

@@ -9,6 +9,7 @@ use super::*;
 
 fn log(servers: &str, topic: &str) -> KafkaLog {
     let settings = KafkaSettings {
+        connections: Vec::new(),
         servers: servers.to_owned(),
         topic: topic.to_owned(),
         replication: 1,

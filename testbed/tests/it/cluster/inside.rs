@@ -12,7 +12,7 @@ use waypost_proto::cache::{self, Entry};
 use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{UpdateRequest, write_response::Outcome};
 use waypost_proto::transport::over;
-use waypost_runtime::redis::{Redis, Times};
+use waypost_runtime::redis::{Access, Redis, Times};
 use waypost_testbed::{Cluster, Service};
 
 /// The generation of keys that the programs use unless they are told otherwise.
@@ -35,7 +35,9 @@ impl Inside {
             response: Duration::from_secs(2),
             overall: Duration::from_secs(5),
         };
-        let connecting = async { Redis::connect(&cluster.redis.addresses(), times).unwrap() };
+        let connecting = async {
+            Redis::connect(&cluster.redis.addresses(), &Access::default(), times).unwrap()
+        };
         Self {
             redis: runtime.block_on(connecting),
             runtime,

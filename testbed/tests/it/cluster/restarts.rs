@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::blocking::RequestBuilder;
 use serde_json::json;
+use waypost_testbed::Cluster;
 use waypost_testbed::http;
 use waypost_testbed::service::{Kind, Service};
 
@@ -15,16 +16,16 @@ use crate::patience::wait_until;
 /// idle for up to 10 s, as the clients here leave theirs, and hands its last clicks
 /// to the broker; the rest is for a busy machine. After its grace period of 25 s it
 /// would end itself, and call that a failure.
-const DRAIN: Duration = Duration::from_secs(20);
+pub(super) const DRAIN: Duration = Duration::from_secs(20);
 
 /// [`Traffic::balance`] asks every 5 ms, so that it has a hundred chances to see
 /// that a gateway is going away: enough on a busy machine, too. The default of 3 s
 /// is for real load balancers, and would only make this longer.
-const LAME_DUCK_MS: &str = "500";
+pub(super) const LAME_DUCK_MS: &str = "500";
 
 /// Requests without pause to the gateways that are ready, as from a load balancer
 /// that asks them every few milliseconds; whatever goes wrong is a failed request.
-struct Traffic<'a> {
+pub(super) struct Traffic<'a> {
     gateways: &'a [Service],
     users: [User; 2],
     is_ready: [AtomicBool; 2],
@@ -33,7 +34,32 @@ struct Traffic<'a> {
     done: AtomicU64,
 }
 
-impl Traffic<'_> {
+impl<'a> Traffic<'a> {
+    pub(super) fn of(cluster: &'a Cluster, slugs: &'a [String]) -> Self {
+        Self {
+            gateways: &cluster.gateways,
+            users: [User::of(cluster, 0), User::of(cluster, 1)],
+            is_ready: [AtomicBool::new(true), AtomicBool::new(true)],
+            slugs,
+            ended: AtomicBool::new(false),
+            done: AtomicU64::new(0),
+        }
+    }
+
+    /// Requests without pause from four threads while `work` is done.
+    pub(super) fn during(&self, work: impl FnOnce()) {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || self.run(thread));
+            }
+            scope.spawn(|| self.balance());
+            let _ended = EndOnDrop(&self.ended);
+            self.wait_for_more();
+            work();
+            self.wait_for_more();
+        });
+    }
+
     /// The third of four threads edits, the fourth creates, the others follow.
     fn run(&self, thread: usize) {
         let mut turn = thread;
@@ -81,7 +107,7 @@ impl Traffic<'_> {
         }
     }
 
-    fn wait_for_more(&self) {
+    pub(super) fn wait_for_more(&self) {
         let before = self.done.load(Ordering::Relaxed);
         wait_until("traffic flows", || {
             self.done.load(Ordering::Relaxed) > before + 200
@@ -99,25 +125,12 @@ fn gateways_and_shard_nodes_restart_without_a_failed_request() {
         .set(Kind::Gateway, "WAYPOST_REDIS", "")
         .start()
         .unwrap();
-    let users = [User::of(&cluster, 0), User::of(&cluster, 1)];
+    let user = User::of(&cluster, 0);
     let slugs: Vec<String> = (0..20)
-        .map(|n| users[0].shorten(&format!("https://example.com/restart/{n}")))
+        .map(|n| user.shorten(&format!("https://example.com/restart/{n}")))
         .collect();
-    let traffic = Traffic {
-        gateways: &cluster.gateways,
-        users,
-        is_ready: [AtomicBool::new(true), AtomicBool::new(true)],
-        slugs: &slugs,
-        ended: AtomicBool::new(false),
-        done: AtomicU64::new(0),
-    };
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let traffic = &traffic;
-            scope.spawn(move || traffic.run(thread));
-        }
-        scope.spawn(|| traffic.balance());
-        let ended = EndOnDrop(&traffic.ended);
+    let traffic = Traffic::of(&cluster, &slugs);
+    traffic.during(|| {
         for service in cluster.shards[0].nodes.iter().chain(&cluster.gateways) {
             traffic.wait_for_more();
             assert!(
@@ -128,8 +141,6 @@ fn gateways_and_shard_nodes_restart_without_a_failed_request() {
             traffic.wait_for_more();
             service.restart().unwrap();
         }
-        traffic.wait_for_more();
-        drop(ended);
     });
 }
 
