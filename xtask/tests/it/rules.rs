@@ -594,7 +594,34 @@ fn causes_fire_and_clear() {
                 level("1", "0"),
             )],
         ),
+        // Valid for 1,000 minutes, then renewed: later than it should, and almost too late.
+        Case {
+            never: Some("CertificateExpires"),
+            ..certificate("CertificateNotRenewed", 800)
+        },
+        certificate("CertificateExpires", 950),
     ]);
+}
+
+/// A certificate that is renewed some minutes after its alert must have come.
+fn certificate(alert: &'static str, firing: Minute) -> Case {
+    let series = |name, values| {
+        let labels = "region=\"eu\",instance=\"a\",file=\"tls\"";
+        let name = format!("waypost_tls_certificate_{name}_timestamp_seconds{{{labels}}}");
+        (name, gauge(values))
+    };
+    let renewed = firing + 20;
+    Case {
+        alert,
+        series: vec![
+            series("not_before", &[("0", renewed), ("50000", 100)]),
+            series("not_after", &[("60000", renewed), ("110000", 100)]),
+        ],
+        silent: 700,
+        firing,
+        cleared: renewed + 10,
+        never: None,
+    }
 }
 
 /// Values of `key:` in the rule files, with the alert that they belong to.
