@@ -19,7 +19,7 @@ use waypost_shard_node::store::sqlite::{self, Checked};
 
 use self::archive::Manifest;
 use self::passphrase::Passphrase;
-pub(crate) use self::restore::{Restore, UNFINISHED};
+pub(crate) use self::restore::{Restore, UNFINISHED, adopt};
 use self::snapshot::Snapshot;
 use crate::transfer::wait_for;
 

@@ -8,7 +8,7 @@ use waypost_gateway::config::{AuthOptions, PublicOptions};
 use waypost_runtime::Error;
 use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
 
-use crate::backup::{Backup, Restore};
+use crate::backup::{self, Backup, Restore};
 use crate::keys::Keys;
 use crate::transfer::{self, Export, Import};
 
@@ -92,6 +92,10 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Make an instance of a backup, in a data folder that is empty or not there
     Restore(Restore),
+    /// Check and prepare a data folder that something else has restored, such as Litestream
+    ///
+    /// Without it, slugs that were given out since what was restored could be given out again.
+    Adopt,
 }
 
 impl Options for Config {
@@ -110,6 +114,7 @@ impl Options for Config {
             Command::Import(import) => transfer::import(import),
             Command::Backup(backup) => backup.run(&self.data_dir),
             Command::Restore(restore) => restore.run(&self.data_dir),
+            Command::Adopt => backup::adopt(&self.data_dir),
         })
     }
 

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod cluster;
 mod error;
 pub mod http;
+pub mod pip;
 mod port;
 pub mod postgres;
 mod process;

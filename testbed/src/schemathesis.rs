@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cache;
-use crate::error::{Doing as _, Error, Result};
+use crate::error::{Doing as _, Result};
+use crate::pip;
 
 const REQUIREMENTS: &str = include_str!("schemathesis.txt");
 
@@ -54,27 +55,10 @@ fn fetch(draft: &Path) -> Result<()> {
     let requirements: PathBuf = draft.join("requirements.txt");
     std::fs::write(&requirements, REQUIREMENTS)
         .doing(|| format!("write {}", requirements.display()))?;
-    let output = Command::new("python3")
-        .args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
-        .arg("--disable-pip-version-check")
-        .arg("--no-deps")
-        .arg("--requirement")
-        .arg(&requirements)
-        .arg("--target")
-        .arg(draft)
-        .stdin(Stdio::null())
-        .output()
-        .doing(|| "start python3".to_owned())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Error::Missing {
-        what: "Schemathesis".to_owned(),
-        remedy: format!(
-            "help with this: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ),
-    })
+    let (from, to) = (requirements.display(), draft.display());
+    let install = ["install", "--only-binary=:all:", "--no-deps"];
+    let what = [format!("--requirement={from}"), format!("--target={to}")];
+    pip::run("Schemathesis", &install, &[&what[0], &what[1]])
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use waypost_testbed::{broker, postgres, schemathesis};
+use waypost_testbed::{broker, pip, postgres, schemathesis};
 
 use crate::Error;
 use crate::steps::Steps;
@@ -26,7 +26,7 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const NEEDS: [Need; 18] = [
+const NEEDS: &[Need] = &[
     // The first five build rdkafka.
     Need {
         package: "zlib1g-dev",
@@ -121,11 +121,27 @@ const NEEDS: [Need; 18] = [
         purpose: Purpose::Test,
         is_met: || is_in_path("chromedriver"),
     },
-    // Fetches what tries the API.
+    // Stands in front of one person's instance.
+    Need {
+        package: "caddy",
+        purpose: Purpose::Test,
+        is_met: || is_in_path("caddy"),
+    },
+    // Holds systemd-analyze, which judges the units.
+    Need {
+        package: "systemd",
+        purpose: Purpose::Test,
+        is_met: || is_in_path("systemd-analyze"),
+    },
+    // Fetches what tries the API, and what reads images and backups.
     Need {
         package: "python3-pip",
         purpose: Purpose::Test,
-        is_met: || !schemathesis::is_to_be_fetched().unwrap_or(true) || has_pip(),
+        is_met: || {
+            let schemathesis = schemathesis::is_to_be_fetched().unwrap_or(true);
+            let programs = pip::are_to_be_fetched().unwrap_or(true);
+            !(schemathesis || programs) || has_pip()
+        },
     },
 ];
 

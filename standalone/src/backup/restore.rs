@@ -11,7 +11,7 @@ use waypost_analytics_consumer::store::SqliteRollups;
 use waypost_domain::{Prefix, Timestamp, mint};
 use waypost_keygen::store::{CounterStore as _, SqliteCounters};
 use waypost_runtime::Error;
-use waypost_shard_node::store::sqlite;
+use waypost_shard_node::store::sqlite::{self, Checked};
 
 use super::archive::{self, Manifest};
 use super::passphrase::Passphrase;
@@ -82,7 +82,8 @@ impl Restore {
         let made = DirBuilder::new().mode(0o700).create(&unfinished);
         made.map_err(Problem::io(&unfinished))?;
         let unpacked = unpack(opened, &unfinished).and_then(|manifest| {
-            renew(&unfinished, &manifest)?;
+            let checked = renew(&unfinished)?;
+            compare(checked, &manifest)?;
             Ok(manifest)
         });
         match unpacked {
@@ -93,6 +94,34 @@ impl Restore {
             }
         }
     }
+}
+
+/// Prepares a data folder that something else than [`Restore`] has restored, such as
+/// Litestream or a snapshot of the disk.
+///
+/// # Errors
+/// If it is not whole, or a process serves from it.
+pub(crate) fn adopt(data: &Path) -> Result<(), Error> {
+    for name in DATABASES {
+        if !data.join(name).exists() {
+            let problem = Problem::NoInstance(data.join(name));
+            return Err(Error::failed(format!("adopt it: {problem}"), problem));
+        }
+    }
+    let _only_one = crate::serve::lock(data)?;
+    let checked = renew(data).map_err(|problem| {
+        let doing = format!("adopt {}: {problem}", data.display());
+        Error::failed(doing, problem)
+    })?;
+    eprintln!(
+        "{data} is whole and has {links} links. No slug that was given out before now will be \
+         given out again.\n\
+         Next: start waypost with --data-dir {data}",
+        data = data.display(),
+        links = checked.links,
+    );
+    warn_of_unsigned(checked.unsigned);
+    Ok(())
 }
 
 fn refuse_unless_empty(data: &Path) -> Result<(), Problem> {
@@ -128,24 +157,15 @@ fn unpack(opened: impl io::Read, folder: &Path) -> Result<Manifest, Problem> {
     })
 }
 
-/// Checks what was unpacked, and lets slugs and versions go on where no earlier life of
+/// Checks what was restored, and lets slugs and versions go on where no earlier life of
 /// the instance has been.
-fn renew(folder: &Path, manifest: &Manifest) -> Result<(), Problem> {
+fn renew(folder: &Path) -> Result<Checked, Problem> {
     for name in DATABASES {
         let path = folder.join(name);
         let database = Connection::open(&path)?;
         snapshot::check_integrity(&database, &path).map_err(|problem| problem.about(&path))?;
     }
     let checked = check_links(&folder.join(LINKS), &folder.join(SECRETS))?;
-    if (checked.links, checked.unsigned) != (manifest.links, manifest.unsigned) {
-        return Err(Problem::Damaged {
-            what: LINKS.to_owned(),
-            how: format!(
-                "it has {} links, {} of them without a good signature, and had {} and {}",
-                checked.links, checked.unsigned, manifest.links, manifest.unsigned
-            ),
-        });
-    }
     wait_for(go_on(folder)).map_err(service)??;
     for name in DATABASES {
         let path = folder.join(name);
@@ -153,7 +173,21 @@ fn renew(folder: &Path, manifest: &Manifest) -> Result<(), Problem> {
         let synced = File::open(&path).and_then(|file| file.sync_all());
         synced.map_err(Problem::io(&path))?;
     }
-    Ok(())
+    Ok(checked)
+}
+
+/// What is in the databases must be what the backup says of itself.
+fn compare(found: Checked, manifest: &Manifest) -> Result<(), Problem> {
+    if (found.links, found.unsigned) == (manifest.links, manifest.unsigned) {
+        return Ok(());
+    }
+    Err(Problem::Damaged {
+        what: LINKS.to_owned(),
+        how: format!(
+            "it has {} links, {} of them without a good signature, and had {} and {}",
+            found.links, found.unsigned, manifest.links, manifest.unsigned
+        ),
+    })
 }
 
 async fn go_on(folder: &Path) -> Result<(), Problem> {

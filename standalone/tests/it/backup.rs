@@ -51,7 +51,7 @@ fn is_refused(output: &Output, data: &Path, because: &str) {
 }
 
 /// Creates so many links, by thousands, and gives their slugs.
-fn create(waypost: &Waypost, token: &str, links: usize) -> Vec<String> {
+pub(crate) fn create(waypost: &Waypost, token: &str, links: usize) -> Vec<String> {
     let link = json!({ "longUrl": "https://example.com/many" });
     let mut slugs = Vec::new();
     while slugs.len() < links {

@@ -11,6 +11,7 @@ mod keys;
 mod limits;
 mod links;
 mod lists;
+mod one_person;
 mod options;
 mod process;
 mod protection;
