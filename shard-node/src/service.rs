@@ -209,6 +209,14 @@ impl<S: LinkStore> LinkService for Service<S> {
         self.timed("import", run).await
     }
 
+    async fn begin_epoch(
+        &self,
+        request: Request<message::BeginEpochRequest>,
+    ) -> Result<Response<message::BeginEpochResponse>, Status> {
+        let run = self.begin(request.into_inner());
+        self.timed("begin_epoch", run).await
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<message::WatchEvent, Status>> + Send>>;
 
     async fn watch(

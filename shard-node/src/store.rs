@@ -128,6 +128,9 @@ pub trait Session: Send + 'static {
         rows: &[Transferred],
     ) -> impl Future<Output = Result<Vec<Imported>, Error>> + Send;
 
+    /// Lets the owned prefixes begin an epoch, unless they are in a later one.
+    fn begin_epoch(&mut self, epoch: Epoch) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Where the server is in the shard's log.
     fn position(&mut self) -> impl Future<Output = Result<Position, Error>> + Send;
 

@@ -68,7 +68,7 @@ pub(crate) async fn serve(config: Config, process: Process) -> Result<(), Error>
 }
 
 /// A restore that was cut off may have left anything there, or nothing.
-fn refuse_half_a_restore(data: &Path) -> Result<(), Invalid> {
+pub(crate) fn refuse_half_a_restore(data: &Path) -> Result<(), Invalid> {
     let unfinished = data.join(backup::UNFINISHED);
     if !unfinished.exists() {
         return Ok(());

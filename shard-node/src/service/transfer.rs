@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tonic::Status;
-use waypost_domain::{Link, LinkKey, State};
+use waypost_domain::{Epoch, Link, LinkKey, State};
 use waypost_proto::convert::Invalid;
 use waypost_proto::link::{self as message, import_outcome::Outcome};
 
 use super::{MAX_BATCH, Service, check_domain, check_max_visits, check_size, key, moved};
-use crate::lane::Operation;
+use crate::lane::{Operation, Refusal, cause};
 use crate::store::{Error, Exported, Imported, LinkStore, Purpose, Session, Transferred};
 
 /// Requests of each kind that may wait or run: an operator's tool sends one at a time.
 const MAX_WAITING: usize = 4;
+
+/// For the rows of all prefixes, which a mover or a backup may hold for a moment.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The export's lane's operation.
 #[derive(Debug)]
@@ -128,6 +132,28 @@ impl<S: LinkStore> Service<S> {
         self.count_damaged("import", damages);
         self.changes.wrote();
         Ok(message::ImportResponse { outcomes })
+    }
+}
+
+impl<S: LinkStore> Service<S> {
+    /// On a session of its own: it is done once in the life of a cluster.
+    pub(super) async fn begin(
+        &self,
+        request: message::BeginEpochRequest,
+    ) -> Result<message::BeginEpochResponse, Status> {
+        let epoch = Epoch::new(request.epoch).ok_or(Invalid("epoch"))?;
+        let write = async {
+            let mut session = self.store.connect(Purpose::Write).await?;
+            session.begin_epoch(epoch).await
+        };
+        match timeout(BEGIN_DEADLINE, write).await {
+            Ok(Ok(())) => Ok(message::BeginEpochResponse {}),
+            Ok(Err(error)) => {
+                tracing::warn!(operation = "begin_epoch", error = %cause(&error), "database refused");
+                Err(Refusal::Unavailable.into())
+            }
+            Err(_) => Err(Refusal::Deadline.into()),
+        }
     }
 }
 

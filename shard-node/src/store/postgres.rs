@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Postgres, Row as _, Transaction
 use time::OffsetDateTime;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
-use waypost_domain::{LinkKey, NewLink, Prefix, ShardId};
+use waypost_domain::{Epoch, LinkKey, NewLink, Prefix, ShardId};
 use waypost_runtime::database::Schema;
 
 use super::columns::{self, link_columns, owner};
@@ -331,6 +331,18 @@ impl Session for PostgresSession {
                 .fetch_one(&mut self.connection)
                 .await?;
         Ok(leads)
+    }
+
+    async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), Error> {
+        // Who writes meanwhile has read the epoch before, and writes no lower version.
+        sqlx::query(
+            "-- shard.begin_epoch
+             UPDATE prefix_owner SET epoch = $1 WHERE epoch < $1 AND state = 'owned'",
+        )
+        .bind(epoch.get().cast_signed())
+        .execute(&mut self.connection)
+        .await?;
+        Ok(())
     }
 
     async fn poll(&mut self, cursor: &Cursor, limit: u32) -> Result<Poll, Error> {

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
-use waypost_domain::{Link, LinkKey, NewLink, Prefix, ShardId, Timestamp};
+use waypost_domain::{Epoch, Link, LinkKey, NewLink, Prefix, ShardId, Timestamp};
 use waypost_runtime::database::Schema;
 
 use super::columns::{self, link_columns, owner};
@@ -341,6 +341,18 @@ impl Session for SqliteSession {
         }
         tx.commit().await?;
         Ok(outcomes)
+    }
+
+    async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), Error> {
+        let mut writer = self.store.0.writer.lock().await;
+        sqlx::query(
+            "-- shard.begin_epoch_here
+             UPDATE prefix_owner SET epoch = ?1 WHERE epoch < ?1 AND state = 'owned'",
+        )
+        .bind(i64::from(epoch.get()))
+        .execute(&mut *writer)
+        .await?;
+        Ok(())
     }
 
     async fn ownership(&mut self) -> Result<Vec<PrefixOwner>, Error> {

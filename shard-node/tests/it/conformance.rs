@@ -88,6 +88,7 @@ macro_rules! conformance {
             an_expired_link_that_its_owner_extends_stays
             what_is_exported_can_be_imported_as_it_was
             an_import_replaces_what_is_older_and_nobody_elses
+            an_epoch_begins_for_all_prefixes_that_are_owned_and_in_none_later
         }
     };
 }

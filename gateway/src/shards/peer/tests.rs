@@ -133,6 +133,13 @@ impl LinkService for Node {
         Err(Status::unimplemented("no test asks for it"))
     }
 
+    async fn begin_epoch(
+        &self,
+        _: Request<message::BeginEpochRequest>,
+    ) -> Result<Response<message::BeginEpochResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

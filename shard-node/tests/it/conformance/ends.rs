@@ -267,3 +267,36 @@ pub(crate) async fn an_import_replaces_what_is_older_and_nobody_elses(database: 
     assert_eq!(session.import(&[given(&newest)]).await.unwrap(), [mended]);
     assert_eq!(read(&mut session, "im-link").await, newest);
 }
+
+pub(crate) async fn an_epoch_begins_for_all_prefixes_that_are_owned_and_in_none_later(
+    database: &impl Database,
+) {
+    let mut session = database.session().await;
+    let old = create(&mut session, &alias("ep-link")).await;
+    for later in [
+        "UPDATE prefix_owner SET epoch = 9 WHERE prefix = 'la'",
+        "UPDATE prefix_owner SET epoch = 2, state = 'moved', moved_to = 's7' WHERE prefix = 'mo'",
+    ] {
+        database.execute(later).await;
+    }
+    let seventh = waypost_domain::Epoch::new(7).unwrap();
+    for _ in 0..2 {
+        session.begin_epoch(seventh).await.unwrap();
+        let owners = session.ownership().await.unwrap();
+        let epochs = |owner: &waypost_shard_node::store::PrefixOwner| owner.epoch.get();
+        assert_eq!(
+            owners.iter().filter(|owner| epochs(owner) == 7).count(),
+            3_842
+        );
+        let of = |text: &str| owners.iter().find(|owner| owner.prefix == prefix(text));
+        assert_eq!(of("la").map(epochs), Some(9));
+        assert_eq!(of("mo").map(epochs), Some(2));
+    }
+    session
+        .begin_epoch(waypost_domain::Epoch::FIRST)
+        .await
+        .unwrap();
+    let new = update(&mut session, "ep-link", "https://example.org/").await;
+    assert_eq!(new.version, Version::first(seventh));
+    assert!(new.version > old.version);
+}

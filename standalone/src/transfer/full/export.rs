@@ -11,14 +11,14 @@ use tokio::time::Instant;
 use waypost_analytics_consumer::store::SqliteRollups;
 use waypost_domain::mint::Mint;
 use waypost_domain::signature::KeyRing;
+use waypost_domain::{Epoch, LinkKey};
 use waypost_gateway::clicks::{self, Clicks, Flushed};
 use waypost_keygen::store::SqliteCounters;
 use waypost_proto::analytics::Rollup;
-use waypost_proto::link::ExportedLink;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::{Error, secrets};
-use waypost_shard_node::store::sqlite::SqliteStore;
-use waypost_shard_node::store::{LinkStore as _, Purpose, Session as _};
+use waypost_shard_node::store::sqlite::{SqliteSession, SqliteStore};
+use waypost_shard_node::store::{Exported, LinkStore as _, Purpose, Session as _};
 
 use super::file::{Counts, Writer};
 use crate::secrets::Secrets;
@@ -35,20 +35,21 @@ const NO_BOUND: u64 = 1 << 60;
 
 /// What was written.
 #[derive(Debug)]
-pub(super) struct Exported {
+pub(super) struct Written {
     counts: Counts,
     /// Links that are left out: their rows are not as the instance wrote them.
     pub(super) damaged: usize,
 }
 
 /// Counts the clicks that wait, and writes everything.
-pub(super) async fn export(data: &Path, out: impl Write) -> Result<Exported, Error> {
+pub(super) async fn export(data: &Path, out: impl Write) -> Result<Written, Error> {
     if !data.join("links.db").is_file() {
         return Err(Error::Config(Invalid {
             option: "--data-dir",
             problem: format!("{} is no data folder of waypost", data.display()),
         }));
     }
+    serve::refuse_half_a_restore(data)?;
     let _only_one = serve::lock(data).map_err(|invalid| Invalid {
         problem: format!("{}; stop waypost first", invalid.problem),
         ..invalid
@@ -58,16 +59,25 @@ pub(super) async fn export(data: &Path, out: impl Write) -> Result<Exported, Err
 
     let mint = Mint::new(&serve::key(&secrets, "slug-key")?);
     let unwritable = |error: io::Error| Error::failed(format!("write the export: {error}"), error);
-    let mut writer = Writer::begin(out, mint.fingerprint()).map_err(unwritable)?;
+    let mut links = Links::open(data, &secrets).await?;
+    let epoch = links.epoch().await?;
+    let mut writer = Writer::begin(out, mint.fingerprint(), epoch).map_err(unwritable)?;
 
-    let unreadable = |error| Error::failed("read the counters of slugs", error);
     let counters = SqliteCounters::open(&data.join("keys.db")).await;
     let counters = counters.map_err(|error| Error::failed("open the counters of slugs", error))?;
-    for (prefix, next) in counters.every().await.map_err(unreadable)? {
+    let counters = counters.every().await;
+    let counters = counters.map_err(|error| Error::failed("read the counters of slugs", error))?;
+    for (prefix, next) in counters {
         writer.counter(prefix, next).map_err(unwritable)?;
     }
 
-    let damaged = links(data, &secrets, |row| writer.link(&row).map_err(unwritable)).await?;
+    let mut damaged = 0;
+    while let Some(page) = links.next().await? {
+        damaged += page.damaged;
+        for row in page.rows {
+            writer.link(&row.into()).map_err(unwritable)?;
+        }
+    }
 
     let rollups = SqliteRollups::open(&data.join("clicks.db")).await;
     let rollups = rollups.map_err(|error| Error::failed("open the statistics", error))?;
@@ -78,38 +88,51 @@ pub(super) async fn export(data: &Path, out: impl Write) -> Result<Exported, Err
         writer.rollup(&rollup).map_err(unwritable)?;
     }
     let counts = writer.end().map_err(unwritable)?;
-    Ok(Exported { counts, damaged })
+    Ok(Written { counts, damaged })
 }
 
-/// Gives every link that its row still says, and how many rows do not.
-async fn links(
-    data: &Path,
-    secrets: &Secrets,
-    mut each: impl FnMut(ExportedLink) -> Result<(), Error>,
-) -> Result<usize, Error> {
-    let unreadable = |error| Error::failed("read the links", error);
-    let key_ring = KeyRing::parse(&secrets.read("link-mac")?)
-        .map_err(|problem| secrets::malformed("link-mac", &problem))?;
-    let store = SqliteStore::open(&data.join("links.db"), serve::shard(), key_ring).await;
-    let store = store.map_err(|error| Error::failed("open the links", error))?;
-    store.prepare(&serve::map()?).await.map_err(unreadable)?;
-    let mut session = store.connect(Purpose::Read).await.map_err(unreadable)?;
-    let (mut after, mut damaged) = (None, 0);
-    loop {
-        let page = session
-            .export(after.as_ref(), PAGE)
-            .await
-            .map_err(unreadable)?;
-        damaged += page.damaged;
-        let is_last = page.rows.len() < PAGE as usize;
-        after = page.rows.last().map(|row| row.link.key.clone());
-        for row in page.rows {
-            each(row.into())?;
-        }
-        if is_last {
-            return Ok(damaged);
-        }
+/// The links of a folder, page by page.
+struct Links {
+    session: SqliteSession,
+    after: Option<LinkKey>,
+    is_last: bool,
+}
+
+impl Links {
+    async fn open(data: &Path, secrets: &Secrets) -> Result<Self, Error> {
+        let key_ring = KeyRing::parse(&secrets.read("link-mac")?)
+            .map_err(|problem| secrets::malformed("link-mac", &problem))?;
+        let store = SqliteStore::open(&data.join("links.db"), serve::shard(), key_ring).await;
+        let store = store.map_err(|error| Error::failed("open the links", error))?;
+        store.prepare(&serve::map()?).await.map_err(unreadable)?;
+        Ok(Self {
+            session: store.connect(Purpose::Read).await.map_err(unreadable)?,
+            after: None,
+            is_last: false,
+        })
     }
+
+    /// The highest epoch that a prefix is in: a restored instance has begun a later one.
+    async fn epoch(&mut self) -> Result<Epoch, Error> {
+        let owners = self.session.ownership().await.map_err(unreadable)?;
+        let epochs = owners.iter().map(|owner| owner.epoch);
+        Ok(epochs.max().unwrap_or(Epoch::FIRST))
+    }
+
+    async fn next(&mut self) -> Result<Option<Exported>, Error> {
+        if self.is_last {
+            return Ok(None);
+        }
+        let page = self.session.export(self.after.as_ref(), PAGE).await;
+        let page = page.map_err(unreadable)?;
+        self.is_last = page.rows.len() < PAGE as usize;
+        self.after = page.rows.last().map(|row| row.link.key.clone());
+        Ok(Some(page))
+    }
+}
+
+fn unreadable(error: waypost_shard_node::store::Error) -> Error {
+    Error::failed("read the links", error)
 }
 
 /// Clicks that a killed server has left are counted first.
@@ -141,7 +164,7 @@ async fn count_clicks(data: &Path, secrets: &Secrets) -> Result<(), Error> {
     }
 }
 
-impl fmt::Display for Exported {
+impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts {
             counters,

@@ -13,7 +13,7 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use waypost_domain::mint::SUFFIXES;
-use waypost_domain::{Link, LinkKey, Prefix};
+use waypost_domain::{Epoch, Link, LinkKey, Prefix};
 use waypost_proto::analytics::Rollup;
 use waypost_proto::link::ExportedLink;
 
@@ -31,6 +31,8 @@ enum Line {
         format: u32,
         /// The fingerprint of the key that the slugs were made with.
         slug_key: String,
+        /// The highest that one of its prefixes is in.
+        epoch: u32,
     },
     Counter {
         prefix: String,
@@ -109,7 +111,7 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    pub(super) fn begin(out: W, slug_key: [u8; 16]) -> io::Result<Self> {
+    pub(super) fn begin(out: W, slug_key: [u8; 16], epoch: Epoch) -> io::Result<Self> {
         let mut writer = Self {
             out,
             hash: Sha256::new(),
@@ -118,6 +120,7 @@ impl<W: Write> Writer<W> {
         writer.line(&Line::WaypostExport {
             format: FORMAT,
             slug_key: hex(&slug_key),
+            epoch: epoch.get(),
         })?;
         Ok(writer)
     }
@@ -180,6 +183,7 @@ pub(super) struct Reader<'a> {
     counts: Counts,
     last: Option<LinkKey>,
     pub(super) slug_key: Vec<u8>,
+    pub(super) epoch: Epoch,
 }
 
 impl<'a> Reader<'a> {
@@ -192,14 +196,17 @@ impl<'a> Reader<'a> {
             counts: Counts::default(),
             last: None,
             slug_key: Vec::new(),
+            epoch: Epoch::FIRST,
         };
         let none = "is not the first of a full export (waypost export --full FILE)";
         match reader.line() {
             Ok(Line::WaypostExport {
                 format: FORMAT,
                 slug_key,
+                epoch,
             }) => {
                 reader.slug_key = from_hex(&slug_key).ok_or(reader.damaged(none))?;
+                reader.epoch = Epoch::new(epoch).ok_or(reader.damaged(none))?;
                 reader.hash.update(&reader.text);
                 Ok(reader)
             }

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::fmt;
 
 use tonic::Code;
-use waypost_domain::LinkKey;
+use waypost_domain::{Epoch, LinkKey};
 use waypost_proto::analytics::analytics_service_client::AnalyticsServiceClient;
 use waypost_proto::analytics::{Rollup, Rollups};
 use waypost_proto::keygen::keygen_service_client::KeygenServiceClient;
 use waypost_proto::keygen::{Counter, RaiseCountersRequest};
 use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{
-    ImportRequest, Moved, ResolveBatchRequest, import_outcome, resolve_outcome,
+    BeginEpochRequest, ImportRequest, Moved, ResolveBatchRequest, import_outcome, resolve_outcome,
 };
 
 use super::cluster::Cluster;
@@ -34,13 +34,26 @@ pub(super) struct Imported {
     read_back: ReadBack,
 }
 
+/// What is known of a file that is whole.
+struct Checked {
+    counts: Counts,
+    counters: Vec<Counter>,
+    slug_key: Vec<u8>,
+    epoch: Epoch,
+}
+
 /// Does it all; repeating it after whatever end is safe.
 pub(super) async fn import(
     cluster: &Cluster,
     file: &mut FullFile,
     skip_occupied: bool,
 ) -> Result<Imported, Stop> {
-    let (counts, counters, slug_key) = check(file)?;
+    let Checked {
+        counts,
+        counters,
+        slug_key,
+        epoch,
+    } = check(file)?;
     // Nothing moves by this: it asks whether the key is the same.
     let none = Counter {
         prefix: "00".to_owned(),
@@ -56,6 +69,14 @@ pub(super) async fn import(
             count: left_out.count,
             names: left_out.told(),
         });
+    }
+    // Before the counters, which may be those of a later epoch than the cluster is in.
+    for shard in &cluster.shards {
+        let request = BeginEpochRequest { epoch: epoch.get() };
+        let begun = shard.nodes.ask(&request, async |transport, request| {
+            LinkServiceClient::new(transport).begin_epoch(request).await
+        });
+        begun.await?;
     }
     // Before the links: from now on no slug of the instance is handed out.
     for counters in counters.chunks(BATCH) {
@@ -82,7 +103,7 @@ pub(super) async fn import(
 }
 
 /// Reads the whole file, before anything is written.
-fn check(file: &mut FullFile) -> Result<(Counts, Vec<Counter>, Vec<u8>), Stop> {
+fn check(file: &mut FullFile) -> Result<Checked, Stop> {
     let mut reader = file.read()?;
     let mut counters = Vec::new();
     while let Some(record) = reader.next()? {
@@ -91,8 +112,12 @@ fn check(file: &mut FullFile) -> Result<(Counts, Vec<Counter>, Vec<u8>), Stop> {
             counters.push(Counter { prefix, next });
         }
     }
-    let counts = reader.counts();
-    Ok((counts, counters, reader.slug_key))
+    Ok(Checked {
+        counts: reader.counts(),
+        counters,
+        slug_key: reader.slug_key,
+        epoch: reader.epoch,
+    })
 }
 
 async fn raise(cluster: &Cluster, counters: &[Counter], slug_key: &[u8]) -> Result<(), Stop> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use waypost_testbed::cluster::Shard;
 use waypost_testbed::service::programs_folder;
 use waypost_testbed::{Cluster, Port, Service, http, token};
 
@@ -403,6 +404,16 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         );
     }
     instance.stop();
+    // As after a loss: an instance that was restored has begun a later epoch.
+    let (backup, restored) = (folder.path().join("backup"), folder.path().join("restored"));
+    for (action, data) in [("backup", &data), ("restore", &restored)] {
+        let mut command = waypost(&[action, backup.to_str().unwrap()]);
+        command.env("WAYPOST_DATA_DIR", data).stdin(Stdio::null());
+        command.env("WAYPOST_BACKUP_PASSPHRASE", "correct horse battery");
+        let (all, _, complaint) = told(&command.output().unwrap());
+        assert!(all, "{complaint}");
+    }
+    let data = restored;
     assert!(export(&data, &file).status.success());
 
     let (all, _, complaint) = import(shared(), &file, &[]);
@@ -456,6 +467,24 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     );
     assert_eq!(user.follow("mv-mine").1, "https://example.com/here");
     assert_eq!(user.follow("mv-ours").1, "https://example.com/file");
+    let begun = text.lines().next().unwrap();
+    let begun: Value = serde_json::from_str(begun).unwrap();
+    let epoch = begun["waypostExport"]["epoch"].as_u64().unwrap();
+    assert!(epoch > 1, "{begun}");
+    let epochs = "SELECT min(epoch), max(epoch) FROM prefix_owner";
+    let epochs = cluster.shards[0]
+        .postgres
+        .query(Shard::DATABASE, epochs)
+        .unwrap();
+    assert_eq!(epochs.trim(), format!("{epoch}|{epoch}"));
+    // Where that epoch's counters are, slugs are handed out.
+    for gateway in &cluster.gateways {
+        gateway.restart().unwrap();
+    }
+    for n in 0..20 {
+        user.shorten(&format!("https://example.org/{n}"));
+    }
+    counters_are_ahead(&cluster, &file);
 
     let missing = waypost(&["import", "--full", file.to_str().unwrap()])
         .output()
