@@ -62,7 +62,10 @@ pub(super) struct Target {
 enum Stop {
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    #[error("{peer} gave no answer of use for too long: {problem}. It may be run again")]
+    #[error(
+        "{peer} gave no answer of use for too long: {problem}. It may be run again; services \
+         that speak TLS are restarted without it for the import (see docs/moving.md)"
+    )]
     Unreachable { peer: String, problem: String },
     #[error("{peer} refuses: {}", status.message())]
     Refused { peer: String, status: Status },
