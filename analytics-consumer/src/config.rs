@@ -7,6 +7,7 @@ use std::time::Duration;
 use waypost_runtime::config::{ProcessOptions, milliseconds};
 use waypost_runtime::database::PostgresOptions;
 use waypost_runtime::kafka::KafkaOptions;
+use waypost_runtime::metrics::{self, Registry};
 use waypost_runtime::tls::TlsOptions;
 
 /// Counts clicks from Kafka into Postgres and answers statistics over gRPC.
@@ -94,6 +95,11 @@ impl waypost_runtime::config::Options for Options {
 
     fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
+    }
+
+    fn register_metrics(registry: &Registry) -> metrics::Result<()> {
+        waypost_runtime::tls::register_metrics(registry)?;
+        crate::register_metrics(registry)
     }
 }
 

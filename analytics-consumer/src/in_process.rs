@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use waypost_domain::click::PARTITIONS;
 use waypost_proto::click::Batch;
 use waypost_runtime::Error;
+use waypost_runtime::metrics::Registry;
 
 use crate::batch::{Invalid, check};
 use crate::metrics::Metrics;
@@ -26,6 +26,7 @@ const MAX_PORTION: usize = 64;
 pub struct InProcess {
     store: Arc<SqliteRollups>,
     queue: mpsc::Sender<Waiting>,
+    metrics: Metrics,
 }
 
 /// Why a batch is not counted.
@@ -59,8 +60,12 @@ pub async fn open_sqlite(path: &Path, registry: &Registry) -> Result<InProcess, 
         .map_err(|error| Error::failed(format!("open the rollups {}", path.display()), error))?;
     let store = Arc::new(store);
     let (queue, waiting) = mpsc::channel(QUEUE);
-    tokio::spawn(count(Arc::clone(&store), waiting, metrics));
-    Ok(InProcess { store, queue })
+    tokio::spawn(count(Arc::clone(&store), waiting, metrics.clone()));
+    Ok(InProcess {
+        store,
+        queue,
+        metrics,
+    })
 }
 
 impl InProcess {
@@ -81,7 +86,7 @@ impl InProcess {
     /// The service that answers statistics from the same file.
     #[must_use]
     pub fn service(&self) -> Analytics<SqliteRollups> {
-        Analytics::new(Arc::clone(&self.store))
+        Analytics::new(Arc::clone(&self.store), self.metrics.clone())
     }
 }
 

@@ -31,6 +31,17 @@ pub use batch::{Invalid, decode};
 pub use config::Options;
 #[cfg(feature = "sqlite")]
 pub use in_process::{ApplyError, InProcess, open_sqlite};
+pub use metrics::Metrics;
 #[cfg(feature = "cluster")]
 pub use serve::{serve, serve_on};
 pub use service::Analytics;
+
+/// Registers all metrics of this service, for those who want to know which there are.
+///
+/// # Errors
+/// If the registry has metrics of these names already.
+pub fn register_metrics(
+    registry: &waypost_runtime::metrics::Registry,
+) -> waypost_runtime::metrics::Result<()> {
+    Metrics::register(registry).map(drop)
+}

@@ -1,8 +1,11 @@
 //! What is counted about counting.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntGauge};
+use tonic::{Code, Response, Status};
+use waypost_proto::transport;
+use waypost_runtime::metrics::{self, LATENCY_SECONDS, Label, Registry, SIZES};
 
 use crate::store::Applied;
 
@@ -11,7 +14,7 @@ const TRANSACTION_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 /// Cheap to clone: the numbers are shared.
 #[derive(Debug, Clone)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     clicks: IntCounter,
     duplicates: IntCounter,
     forgotten: IntCounter,
@@ -20,6 +23,8 @@ pub(crate) struct Metrics {
     rows: IntCounter,
     unreadable: IntCounter,
     transaction: Histogram,
+    transaction_batches: Histogram,
+    rpc_seconds: HistogramVec,
     dead_letters: IntCounter,
     lag_records: IntGauge,
     lag_seconds: Gauge,
@@ -40,79 +45,97 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let transaction = Histogram::with_opts(
-            HistogramOpts::new(
-                "waypost_analytics_transaction_seconds",
-                "Time of a transaction that counts, those that failed among them",
-            )
-            .buckets(TRANSACTION_SECONDS.to_vec()),
-        )?;
-        registry.register(Box::new(transaction.clone()))?;
-        let lag_records = IntGauge::new(
-            "waypost_analytics_lag_records",
-            "Messages in this process's partitions of the log that are not counted yet",
-        )?;
-        registry.register(Box::new(lag_records.clone()))?;
-        let lag_seconds = Gauge::new(
-            "waypost_analytics_lag_seconds",
-            "Age of the time up to which all partitions are counted, by whichever process",
-        )?;
-        registry.register(Box::new(lag_seconds.clone()))?;
+    /// Makes the metrics known to a registry.
+    ///
+    /// # Errors
+    /// If the registry has metrics of these names already.
+    pub fn register(registry: &Registry) -> metrics::Result<Self> {
         Ok(Self {
-            clicks: counter("waypost_analytics_clicks_total", "Clicks counted")?,
-            duplicates: counter(
+            clicks: registry.counter("waypost_analytics_clicks_total", "Clicks counted")?,
+            duplicates: registry.counter(
                 "waypost_analytics_duplicate_batches_total",
                 "Batches that came again and were not counted again",
             )?,
-            forgotten: counter(
+            forgotten: registry.counter(
                 "waypost_analytics_forgotten_batches_total",
                 "Missing batches that will not be counted should they still come",
             )?,
-            too_late: counter(
+            too_late: registry.counter(
                 "waypost_analytics_too_late_batches_total",
                 "Batches left out, since the start of the gateway that made them is forgotten",
             )?,
-            batches: counter(
+            batches: registry.counter(
                 "waypost_analytics_batches_total",
                 "Batches taken, those that came again among them",
             )?,
-            rows: counter("waypost_analytics_rows_total", "Rows of rollups written")?,
-            unreadable: counter(
+            rows: registry.counter("waypost_analytics_rows_total", "Rows of rollups written")?,
+            unreadable: registry.counter(
                 "waypost_analytics_unreadable_rows_total",
                 "Rows of rollups begun anew, since what was stored cannot be read",
             )?,
-            transaction,
-            dead_letters: counter(
+            transaction: registry.histogram(
+                "waypost_analytics_transaction_seconds",
+                "Time of a transaction that counts, those that failed among them",
+                &TRANSACTION_SECONDS,
+            )?,
+            transaction_batches: registry.histogram(
+                "waypost_analytics_transaction_batches",
+                "Batches of clicks that one transaction counted",
+                SIZES,
+            )?,
+            rpc_seconds: registry.histograms(
+                "waypost_analytics_rpc_seconds",
+                "Time of an RPC, which asks for statistics",
+                LATENCY_SECONDS,
+                &[
+                    Label::one_of("rpc", &["link_stats", "tenant_stats"]),
+                    Label::one_of("outcome", transport::OUTCOMES),
+                ],
+            )?,
+            dead_letters: registry.counter(
                 "waypost_analytics_dead_letters_total",
                 "Messages that could not be read and were put aside",
             )?,
-            lag_records,
-            lag_seconds,
-            fenced: counter(
+            lag_records: registry.gauge(
+                "waypost_analytics_lag_records",
+                "Messages in this process's partitions of the log that are not counted yet",
+            )?,
+            lag_seconds: registry.real_gauge(
+                "waypost_analytics_lag_seconds",
+                "Age of the time up to which all partitions are counted, by whichever process",
+            )?,
+            fenced: registry.counter(
                 "waypost_analytics_fenced_total",
                 "Portions given up, since another consumer had counted them",
             )?,
-            retries: counter(
+            retries: registry.counter(
                 "waypost_analytics_retries_total",
                 "Transactions that failed and were tried again",
             )?,
-            log_gaps: counter(
+            log_gaps: registry.counter(
                 "waypost_analytics_log_gaps_total",
                 "Times that a partition did not go on where counting had ended",
             )?,
         })
     }
 
+    pub(crate) fn answered<T>(
+        &self,
+        rpc: &str,
+        begun: Instant,
+        answer: &Result<Response<T>, Status>,
+    ) {
+        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        self.rpc_seconds
+            .with_label_values(&[rpc, transport::outcome(code)])
+            .observe(begun.elapsed().as_secs_f64());
+    }
+
     /// A transaction with so many batches.
     pub(crate) fn tried(&self, batches: usize, took: Duration) {
         self.batches.inc_by(batches as u64);
         self.transaction.observe(took.as_secs_f64());
+        self.transaction_batches.observe(batches as f64);
     }
 
     pub(crate) fn applied(&self, applied: &Applied) {

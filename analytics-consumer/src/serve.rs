@@ -70,7 +70,8 @@ pub async fn serve_on(
                 dead_letters: options.keep_dead_letters,
             },
         };
-        let thread = consumer::start(settings, Arc::clone(&store), metrics, shutdown.clone())?;
+        let counting = metrics.clone();
+        let thread = consumer::start(settings, Arc::clone(&store), counting, shutdown.clone())?;
         let ended = tokio::task::spawn_blocking(move || thread.join()).await;
         match ended {
             Ok(Ok(())) => Ok(()),
@@ -78,7 +79,7 @@ pub async fn serve_on(
         }
     };
     let answering = async {
-        let analytics = Analytics::new(Arc::clone(&store));
+        let analytics = Analytics::new(Arc::clone(&store), metrics.clone());
         let service = AnalyticsServiceServer::with_interceptor(analytics, token.required());
         grpc::serve(Routes::new(service), listener, tls, shutdown.requested())
             .await

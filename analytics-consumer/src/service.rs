@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use waypost_proto::analytics::{
     TenantStatsRequest, TenantStatsResponse,
 };
 
+use crate::metrics::Metrics;
 use crate::stats::{self, Interval, Window, from_wire};
 use crate::store::{Error, RollupStore};
 use crate::transfer;
@@ -33,22 +34,16 @@ const MAX_LINKS: u32 = 100;
 /// The service, over any store. Cheap to clone.
 pub struct Analytics<S> {
     store: Arc<S>,
+    metrics: Metrics,
 }
 
 impl<S: RollupStore> Analytics<S> {
     #[must_use]
-    pub fn new(store: Arc<S>) -> Self {
-        Self { store }
+    pub fn new(store: Arc<S>, metrics: Metrics) -> Self {
+        Self { store, metrics }
     }
-}
 
-#[tonic::async_trait]
-impl<S: RollupStore> AnalyticsService for Analytics<S> {
-    async fn link_stats(
-        &self,
-        request: Request<LinkStatsRequest>,
-    ) -> Result<Response<LinkStatsResponse>, Status> {
-        let request = request.into_inner();
+    async fn link(&self, request: LinkStatsRequest) -> Result<LinkStatsResponse, Status> {
         let link = Uuid::from_slice(&request.link_id)
             .map_err(|_| Status::invalid_argument("a link_id has 16 bytes"))?;
         let interval = interval(request.interval)?;
@@ -78,14 +73,10 @@ impl<S: RollupStore> AnalyticsService for Analytics<S> {
                 ..answer
             })
         };
-        in_time(answer).await.map(Response::new)
+        in_time(answer).await
     }
 
-    async fn tenant_stats(
-        &self,
-        request: Request<TenantStatsRequest>,
-    ) -> Result<Response<TenantStatsResponse>, Status> {
-        let request = request.into_inner();
+    async fn tenant(&self, request: TenantStatsRequest) -> Result<TenantStatsResponse, Status> {
         let interval = interval(request.interval)?;
         let window = window(request.range)?;
         let top = request.top.min(MAX_LINKS);
@@ -103,7 +94,30 @@ impl<S: RollupStore> AnalyticsService for Analytics<S> {
                 ..answer
             })
         };
-        in_time(answer).await.map(Response::new)
+        in_time(answer).await
+    }
+}
+
+#[tonic::async_trait]
+impl<S: RollupStore> AnalyticsService for Analytics<S> {
+    async fn link_stats(
+        &self,
+        request: Request<LinkStatsRequest>,
+    ) -> Result<Response<LinkStatsResponse>, Status> {
+        let begun = Instant::now();
+        let answer = self.link(request.into_inner()).await.map(Response::new);
+        self.metrics.answered("link_stats", begun, &answer);
+        answer
+    }
+
+    async fn tenant_stats(
+        &self,
+        request: Request<TenantStatsRequest>,
+    ) -> Result<Response<TenantStatsResponse>, Status> {
+        let begun = Instant::now();
+        let answer = self.tenant(request.into_inner()).await.map(Response::new);
+        self.metrics.answered("tenant_stats", begun, &answer);
+        answer
     }
 
     async fn import_rollups(
@@ -163,8 +177,10 @@ async fn within<T>(
 
 impl<S> Clone for Analytics<S> {
     fn clone(&self) -> Self {
-        let store = Arc::clone(&self.store);
-        Self { store }
+        Self {
+            store: Arc::clone(&self.store),
+            metrics: self.metrics.clone(),
+        }
     }
 }
 

@@ -81,6 +81,12 @@ where
         }
     }
 
+    /// Items that wait for a call.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Waits for the answer to one item.
     ///
     /// # Errors

@@ -183,7 +183,7 @@ impl Drop for Leave<'_> {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::Registry;
+    use waypost_runtime::metrics::Registry;
 
     use super::*;
 

@@ -26,10 +26,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use waypost_runtime::metrics::Registry;
 
 pub use country::Countries;
 pub use hit::{ClickedLink, Hit};
@@ -67,6 +67,11 @@ pub struct Settings {
 impl Settings {
     /// The spool's bound unless an operator sets another: some 5 million clicks.
     pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
+}
+
+/// Registers the metrics of a click's way.
+pub(crate) fn register_metrics(registry: &Registry) -> waypost_runtime::metrics::Result<()> {
+    Metrics::register(registry).map(drop)
 }
 
 /// Why the pipeline cannot start.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use waypost_domain::LongUrl;
 use waypost_runtime::config::{Invalid, Options, Page, ProcessOptions, milliseconds, seconds};
 use waypost_runtime::kafka::KafkaOptions;
+use waypost_runtime::metrics::{self, Registry};
 #[cfg(feature = "cluster")]
 use waypost_runtime::{redis::RedisOptions, tls::TlsOptions};
 
@@ -328,6 +329,12 @@ impl Options for Config {
 
     fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
+    }
+
+    fn register_metrics(registry: &Registry) -> metrics::Result<()> {
+        #[cfg(feature = "cluster")]
+        waypost_runtime::tls::register_metrics(registry)?;
+        crate::register_metrics(registry)
     }
 
     fn pages() -> &'static [Page] {

@@ -139,6 +139,19 @@ impl Freshness {
         self.0.heard_ms.store(0, Ordering::Release);
     }
 
+    /// Time since the last heartbeat of any stretch, or since the start.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        let heard = self.confirmed()[0].1;
+        Duration::from_millis(self.now_ms().saturating_sub(heard))
+    }
+
+    /// The age of the oldest change that Redis lacked at the last heartbeat.
+    #[must_use]
+    pub fn unapplied(&self) -> Duration {
+        Duration::from_millis(self.0.unapplied_ms.load(Ordering::Relaxed))
+    }
+
     /// Whether the stream is heard.
     #[must_use]
     pub fn is_live(&self) -> bool {

@@ -13,7 +13,7 @@ use waypost_proto::keygen::keygen_service_client::KeygenServiceClient;
 use waypost_proto::keygen::{LeaseSlugsRequest, PrefixLease};
 use waypost_proto::transport::Transport;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, call_result};
 use crate::routing::Routes;
 
 /// Keys in stock when nothing has been created for a while.
@@ -165,6 +165,7 @@ impl Keys {
         stock.taken = 0;
         let needed = ((rate * COVER.as_secs_f64()) as usize).clamp(MIN_STOCK, MAX_STOCK);
         stock.target = needed.max(stock.target - stock.target / 64);
+        self.0.metrics.keys_wanted(stock.target);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Stock> {
@@ -224,9 +225,15 @@ impl Refill {
         let mut request = Request::new(LeaseSlugsRequest { prefixes });
         request.set_timeout(LEASE_DEADLINE);
         let mut client = KeygenServiceClient::new(keygen.clone());
+        let started = Instant::now();
         let response = tokio::time::timeout(LEASE_DEADLINE, client.lease_slugs(request))
             .await
-            .map_err(|_| Status::deadline_exceeded("keygen did not answer in time"))??;
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("keygen did not answer in time")));
+        let result = response
+            .as_ref()
+            .map_or_else(|status| call_result(status.code()), |_| "ok");
+        self.keys.0.metrics.lease_ended(result, started);
+        let response = response?;
         let slugs: Vec<Slug> = response
             .into_inner()
             .slugs

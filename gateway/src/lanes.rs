@@ -77,6 +77,16 @@ impl Lanes {
         }
     }
 
+    /// Places that are taken, by lane.
+    pub(crate) fn in_use(&self) -> [(&'static str, usize); 3] {
+        let lanes = [
+            (Lane::Reads, &self.reads, READS),
+            (Lane::Batches, &self.batches, BATCHES),
+            (Lane::Single, &self.single, SINGLE),
+        ];
+        lanes.map(|(lane, places, all)| (lane.name(), all - places.available_permits()))
+    }
+
     /// Room for the body of a request to this lane, none of which is taken yet.
     pub(crate) fn room(&self, lane: Lane) -> Room<'_> {
         Room {
@@ -133,7 +143,7 @@ impl Room<'_> {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::Registry;
+    use waypost_runtime::metrics::Registry;
 
     use super::*;
 
@@ -147,6 +157,8 @@ mod tests {
         assert!(lanes.enter(Lane::Reads).is_ok());
         assert!(lanes.enter(Lane::Single).is_ok());
         places.pop();
+        let taken = [("reads", 0), ("batches", BATCHES - 1), ("single", 0)];
+        assert_eq!(lanes.in_use(), taken);
         assert!(lanes.enter(Lane::Batches).is_ok());
     }
 

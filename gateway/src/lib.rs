@@ -26,6 +26,7 @@ pub mod metrics;
 mod pages;
 mod passwords;
 pub mod protection;
+mod readings;
 pub mod redirect;
 #[cfg(feature = "cluster")]
 mod redis_tier;
@@ -66,6 +67,7 @@ use crate::limits::{LimitOptions, Limits};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
+use crate::readings::{Readings, Sources};
 use crate::redirect::{Elsewhere, Redirects};
 use crate::routing::{Routes, ShardIndex};
 use crate::shards::Shards;
@@ -76,6 +78,19 @@ use crate::workers::Workers;
 #[cfg(feature = "cluster")]
 pub use cluster::serve;
 pub use shared_cache::SharedCache;
+
+/// Registers all metrics of this service, for those who want to know which there are.
+///
+/// # Errors
+/// If the registry has metrics of these names already.
+pub fn register_metrics(
+    registry: &waypost_runtime::metrics::Registry,
+) -> waypost_runtime::metrics::Result<()> {
+    Metrics::register(registry)?;
+    Readings::register(registry)?;
+    protection::metrics(registry)?;
+    clicks::register_metrics(registry)
+}
 
 /// What a gateway is put together from; the same in a cluster and in one process.
 #[derive(Debug)]
@@ -117,6 +132,8 @@ pub async fn run(
     process: &Process,
 ) -> Result<(), Error> {
     let metrics = Metrics::register(&process.registry)
+        .map_err(|error| Error::failed("register metrics", error))?;
+    let readings = Readings::register(&process.registry)
         .map_err(|error| Error::failed("register metrics", error))?;
     let workers = Workers::start(process.threads)
         .map_err(|error| Error::failed("start the threads that serve", error))?;
@@ -184,8 +201,8 @@ pub async fn run(
     });
     let lookup = Lookup {
         l1,
-        shards,
-        freshness,
+        shards: shards.clone(),
+        freshness: Arc::clone(&freshness),
         metrics: metrics.clone(),
         fetcher,
     };
@@ -199,9 +216,18 @@ pub async fn run(
         attempts: Arc::new(Attempts::new()),
         limits: limits.clone(),
     };
+    let lanes = Lanes::new(metrics.clone());
+    let sources = Sources {
+        l1: Arc::clone(&redirects.lookup.l1),
+        l1_max_bytes: parts.l1_bytes,
+        shards,
+        freshness,
+        lanes: lanes.clone(),
+    };
+    readings.take_from(sources, &process.registry);
     let bounds = Bounds {
         limits,
-        lanes: Lanes::new(metrics.clone()),
+        lanes,
         cors_origins: parts.cors_origins,
     };
     let api = Api::new(

@@ -333,7 +333,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use prometheus::Registry;
+    use waypost_runtime::metrics::Registry;
 
     use super::*;
 

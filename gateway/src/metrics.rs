@@ -3,16 +3,10 @@
 use std::time::Instant;
 
 use http::StatusCode;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use tonic::Code;
 use waypost_domain::ShardId;
-
-/// Seconds. Holds each threshold of the SLOs: 10, 50 and 250 ms.
-const LATENCY_BUCKETS: [f64; 14] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-];
+use waypost_runtime::metrics::{self, LATENCY_SECONDS, Label, Registry, SIZES};
 
 /// The answers of a followed link, most frequent first.
 const REDIRECTS: [StatusCode; 4] = [
@@ -21,6 +15,68 @@ const REDIRECTS: [StatusCode; 4] = [
     StatusCode::TEMPORARY_REDIRECT,
     StatusCode::PERMANENT_REDIRECT,
 ];
+
+const ROUTE: Label = Label::one_of(
+    "route",
+    &[
+        "redirect",
+        "shorten",
+        "create",
+        "batch",
+        "list",
+        "link",
+        "switch",
+        "takedown",
+        "qr",
+        "stats",
+        "tenant_stats",
+        "stats_page",
+        "preview",
+        "unlock",
+        "other",
+    ],
+);
+const CODE: Label = Label::such("code", "the status of the answer");
+
+/// What a call to another service comes to.
+const CALL_RESULT: Label = Label::one_of(
+    "result",
+    &["ok", "unavailable", "timeout", "overloaded", "refused"],
+);
+const SHARD_RPC: Label = Label::one_of(
+    "rpc",
+    &[
+        "resolve",
+        "create",
+        "update",
+        "delete",
+        "claim",
+        "list",
+        "lease_visits",
+        "return_visits",
+        "export",
+        "import",
+    ],
+);
+const TIER: Label = Label::one_of("tier", &["l1", "redis"]);
+const CACHE_RESULT: Label = Label::one_of(
+    "result",
+    &[
+        "hit",
+        "miss",
+        "stale",
+        "served_stale",
+        "absent",
+        "other_format",
+        "damaged",
+        "foreign",
+        "bad_signature",
+        "paused",
+        "error",
+        "refused",
+    ],
+);
+const SHARD: Label = Label::such("shard", "the ids of the map");
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -36,6 +92,12 @@ pub struct Metrics {
     cache: IntCounterVec,
     unanswered: IntCounterVec,
     rpcs: HistogramVec,
+    rpc_retries: IntCounterVec,
+    /// Items of a call to `resolve` and to `create`.
+    resolve_items: Histogram,
+    create_items: Histogram,
+    leases: HistogramVec,
+    analytics_calls: HistogramVec,
     moved: IntCounter,
     bad_signatures: IntCounterVec,
     stream_live: IntGaugeVec,
@@ -47,10 +109,16 @@ pub struct Metrics {
     visits_returned: IntCounterVec,
     passwords: IntCounterVec,
     redis_puts: IntCounterVec,
+    /// Of one histogram, by call.
+    #[cfg(feature = "cluster")]
+    pub(crate) redis_gets: Histogram,
+    #[cfg(feature = "cluster")]
+    pub(crate) redis_writes: Histogram,
     redis_breakers_open: IntGauge,
     redis_breakers_opened: IntCounter,
     tokens_refused: IntCounterVec,
     keys: IntGauge,
+    keys_wanted: IntGauge,
     lease_failures: IntCounter,
     key_conflicts: IntCounter,
     series_conflicts: IntCounter,
@@ -67,33 +135,32 @@ impl Metrics {
     ///
     /// # Errors
     /// If one of the names is taken.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let histogram = |name: &str, help: &str, labels: &[&str]| {
-            let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS.to_vec());
-            HistogramVec::new(options, labels)
-        };
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(name, help), labels)
-        };
-        // route: redirect, shorten, create, batch, list, link, switch, takedown, qr, stats,
-        // tenant_stats, stats_page,
-        // preview, unlock, other.
-        // code: the status of the answer.
-        let requests = histogram(
+    pub fn register(registry: &Registry) -> metrics::Result<Self> {
+        let requests = registry.histograms(
             "waypost_http_request_duration_seconds",
             "Time from a request's head to its answer",
-            &["route", "code"],
+            LATENCY_SECONDS,
+            &[ROUTE, CODE],
         )?;
-        // tier: l1. result: hit, miss, stale, served_stale.
-        // tier: redis. result: hit, absent, miss; other_format, damaged, foreign,
-        // bad_signature for a value that is none; paused while a breaker is open,
-        // error without an answer, refused.
-        let cache = counters(
+        let cache = registry.counters(
             "waypost_cache_lookups_total",
-            "Lookups in a cache by their result",
-            &["tier", "result"],
+            "Lookups in a cache by their result. Of l1: hit, miss, stale, served_stale. Of redis: hit, absent (known not to exist), miss; other_format, damaged, foreign and bad_signature for a value that is none; paused while a breaker is open, error without an answer, refused",
+            &[TIER, CACHE_RESULT],
         )?;
-        let metrics = Self {
+        let call_items = registry.histograms(
+            "waypost_shard_call_items",
+            "Slugs or links that one call to a shard-node carried",
+            SIZES,
+            &[Label::one_of("rpc", &["resolve", "create"])],
+        )?;
+        #[cfg(feature = "cluster")]
+        let redis_calls = registry.histograms(
+            "waypost_redis_call_duration_seconds",
+            "Time of one command to Redis, on the way of a lookup (get) or after it (put)",
+            LATENCY_SECONDS,
+            &[Label::one_of("call", &["get", "put"])],
+        )?;
+        Ok(Self {
             redirected: REDIRECTS
                 .map(|code| requests.with_label_values(&["redirect", code.as_str()])),
             l1_hits: cache.with_label_values(&["l1", "hit"]),
@@ -102,170 +169,187 @@ impl Metrics {
             redis_hits: cache.with_label_values(&["redis", "hit"]),
             requests,
             cache,
-            // reason: unconfirmed (a replica has no such link, and only the primary may
-            // say 404), unavailable, overloaded, refused.
-            unanswered: counters(
+            unanswered: registry.counters(
                 "waypost_lookups_unanswered_total",
-                "Lookups answered 503, since nobody who knows could be asked",
-                &["reason"],
+                "Lookups answered 503, since nobody who knows could be asked; unconfirmed: a replica has no such link, and only the primary may say 404",
+                &[Label::one_of(
+                    "reason",
+                    &["unconfirmed", "unavailable", "overloaded", "refused"],
+                )],
             )?,
-            // rpc: resolve, create, update, delete, claim, list, lease_visits, return_visits.
-            // result: ok, unavailable, timeout,
-            // overloaded, refused.
-            rpcs: histogram(
+            rpcs: registry.histograms(
                 "waypost_shard_call_duration_seconds",
                 "Time of one call to a shard-node",
-                &["rpc", "result"],
+                LATENCY_SECONDS,
+                &[SHARD_RPC, CALL_RESULT],
             )?,
-            moved: IntCounter::new(
+            rpc_retries: registry.counters(
+                "waypost_shard_call_retries_total",
+                "Calls that did not reach their shard-node: made again at another, or not because too many fail",
+                &[Label::one_of("result", &["made", "refused"])],
+            )?,
+            resolve_items: call_items.with_label_values(&["resolve"]),
+            create_items: call_items.with_label_values(&["create"]),
+            leases: registry.histograms(
+                "waypost_keygen_call_duration_seconds",
+                "Time of one call to a keygen",
+                LATENCY_SECONDS,
+                &[CALL_RESULT],
+            )?,
+            analytics_calls: registry.histograms(
+                "waypost_analytics_call_duration_seconds",
+                "Time of one call for statistics",
+                LATENCY_SECONDS,
+                &[Label::one_of("rpc", &["link_stats", "tenant_stats"]), CALL_RESULT],
+            )?,
+            moved: registry.counter(
                 "waypost_moved_answers_total",
                 "Answers of shards that no longer own the prefix",
             )?,
-            // from: shard, redis.
-            bad_signatures: counters(
+            bad_signatures: registry.counters(
                 "waypost_bad_signatures_total",
                 "Links whose signature was wrong, none of which was served",
-                &["from"],
+                &[Label::one_of("from", &["shard", "redis"])],
             )?,
-            // shard: the ids of the map.
-            stream_live: IntGaugeVec::new(
-                Opts::new(
-                    "waypost_shard_stream_live",
-                    "Whether a shard's changes are heard, without which caches are not believed",
-                ),
-                &["shard"],
+            stream_live: registry.gauges(
+                "waypost_shard_stream_live",
+                "1 while a shard's changes are heard, without which caches are not believed; else 0",
+                &[SHARD],
             )?,
-            streams_lost: counters(
+            streams_lost: registry.counters(
                 "waypost_shard_streams_lost_total",
                 "Change streams that ended after they were heard",
-                &["shard"],
+                &[SHARD],
             )?,
-            // fingerprint: one value at a time, the same at gateways that agree.
-            ownership: IntGaugeVec::new(
-                Opts::new(
-                    "waypost_ownership_info",
-                    "What this process knows of the owners of all prefixes",
-                ),
-                &["fingerprint"],
+            ownership: registry.gauges(
+                "waypost_ownership_info",
+                "1 for what this process knows of the owners of all prefixes",
+                &[Label::such("fingerprint", "one value at a time, the same at gateways that agree")],
             )?,
-            joined: IntCounter::new(
+            joined: registry.counter(
                 "waypost_lookups_joined_total",
                 "Lookups beyond memory that waited for another's of the same slug",
             )?,
-            // result: granted, used_up; outdated for a link whose limit had changed,
-            // unknown where the shard could not be asked.
-            visits: counters(
+            visits: registry.counters(
                 "waypost_visits_asked_total",
-                "Visits of links with a limit for which the shard was asked, by its word",
-                &["result"],
+                "Visits of links with a limit for which the shard was asked, by its word; outdated: the limit had changed, unknown: the shard could not be asked",
+                &[Label::one_of(
+                    "result",
+                    &["granted", "used_up", "outdated", "unknown"],
+                )],
             )?,
-            visits_joined: IntCounter::new(
+            visits_joined: registry.counter(
                 "waypost_visits_joined_total",
                 "Visits that waited for a lease which another had asked for",
             )?,
-            // result: returned; lost where the shard could not be asked.
-            visits_returned: counters(
+            visits_returned: registry.counters(
                 "waypost_visits_returned_total",
-                "Leased visits that were not made, by what became of them",
-                &["result"],
+                "Leased visits that were not made; lost: the shard could not be asked",
+                &[Label::one_of("result", &["returned", "lost"])],
             )?,
-            // work: hash of a new password, check of a visitor's. result: done, refused
-            // because too many waited.
-            passwords: counters(
+            passwords: registry.counters(
                 "waypost_passwords_total",
-                "Passwords to be worked out, and whether they were",
-                &["work", "result"],
+                "Passwords to be worked out (hash: a new one, check: a visitor's), and whether they were; refused: too many waited",
+                &[
+                    Label::one_of("work", &["hash", "check"]),
+                    Label::one_of("result", &["done", "refused"]),
+                ],
             )?,
-            // result: stored, outdated for a version older than what is there, late
-            // for an answer too old to be put there; paused, error, refused as above.
-            redis_puts: counters(
+            redis_puts: registry.counters(
                 "waypost_redis_puts_total",
-                "Answers of shards put into Redis by their result",
-                &["result"],
+                "Answers of shards to be put into Redis; outdated: a newer version is there, late: the answer is too old, paused: a breaker is open",
+                &[Label::one_of(
+                    "result",
+                    &["stored", "outdated", "late", "paused", "error", "refused"],
+                )],
             )?,
-            redis_breakers_open: IntGauge::new(
+            #[cfg(feature = "cluster")]
+            redis_gets: redis_calls.with_label_values(&["get"]),
+            #[cfg(feature = "cluster")]
+            redis_writes: redis_calls.with_label_values(&["put"]),
+            redis_breakers_open: registry.gauge(
                 "waypost_redis_breakers_open",
                 "Ranges of slots, of 64, that are left alone after errors",
             )?,
-            redis_breakers_opened: IntCounter::new(
+            redis_breakers_opened: registry.counter(
                 "waypost_redis_breakers_opened_total",
                 "Times that a range of slots began to be left alone",
             )?,
-            // reason: the codes of the API that begin with token_, and scope_missing.
-            tokens_refused: counters(
+            tokens_refused: registry.counters(
                 "waypost_tokens_refused_total",
                 "Requests to the API that were refused because of their token",
-                &["reason"],
+                &[Label::one_of(
+                    "reason",
+                    &[
+                        "token_in_query",
+                        "token_repeated",
+                        "token_missing",
+                        "token_invalid",
+                        "token_expired",
+                        "token_revoked",
+                        "scope_missing",
+                    ],
+                )],
             )?,
-            keys: IntGauge::new("waypost_keys_in_stock", "Minted slugs in stock")?,
-            lease_failures: IntCounter::new(
+            keys: registry.gauge("waypost_keys_in_stock", "Minted slugs in stock")?,
+            keys_wanted: registry.gauge(
+                "waypost_keys_wanted",
+                "Minted slugs that are to be in stock: a minute of creates, and no fewer than 4,096",
+            )?,
+            lease_failures: registry.counter(
                 "waypost_key_lease_failures_total",
                 "Leases that keygen did not grant",
             )?,
-            key_conflicts: IntCounter::new(
+            key_conflicts: registry.counter(
                 "waypost_key_conflicts_total",
                 "Minted slugs that were taken already",
             )?,
-            series_conflicts: IntCounter::new(
+            series_conflicts: registry.counter(
                 "waypost_series_conflicts_total",
                 "Slugs of repeatable creates that were taken already",
             )?,
-            connections: IntGauge::new("waypost_http_connections", "Open client connections")?,
-            refused_connections: IntCounter::new(
+            connections: registry.gauge("waypost_http_connections", "Open client connections")?,
+            refused_connections: registry.counter(
                 "waypost_http_connections_refused_total",
                 "Client connections closed at once because of the limit",
             )?,
-            // limit: creates, anonymous_creates, edits, misses, reads;
-            // connections_per_address, head_time, send_time, requests_per_connection, target_length.
-            limited: counters(
+            limited: registry.counters(
                 "waypost_gateway_limited_total",
                 "What a limit on one client has refused or closed",
-                &["limit"],
+                &[Label::one_of(
+                    "limit",
+                    &[
+                        "creates",
+                        "anonymous_creates",
+                        "edits",
+                        "misses",
+                        "reads",
+                        "connections_per_address",
+                        "head_time",
+                        "send_time",
+                        "requests_per_connection",
+                        "target_length",
+                    ],
+                )],
             )?,
-            // result: granted, refused; error and paused, where each gateway's own limit
-            // decides alone.
             #[cfg(feature = "cluster")]
-            shared_limits: counters(
+            shared_limits: registry.counters(
                 "waypost_gateway_shared_limit_questions_total",
-                "Questions to the limit that all gateways hold together in Redis",
-                &["result"],
+                "Questions to the limit that all gateways hold together in Redis; error and paused: each gateway's own limit decides alone",
+                &[Label::one_of(
+                    "result",
+                    &["granted", "refused", "error", "paused"],
+                )],
             )?,
-            // lane: reads, batches, single; bodies, where there was no room to read one.
-            shed: counters(
+            shed: registry.counters(
                 "waypost_gateway_shed_total",
-                "API requests answered 503 since their lane was full",
-                &["lane"],
+                "API requests answered 503 since their lane was full; bodies: there was no room to read one",
+                &[Label::one_of(
+                    "lane",
+                    &["reads", "batches", "single", "bodies"],
+                )],
             )?,
-        };
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.cache.clone()))?;
-        registry.register(Box::new(metrics.unanswered.clone()))?;
-        registry.register(Box::new(metrics.rpcs.clone()))?;
-        registry.register(Box::new(metrics.moved.clone()))?;
-        registry.register(Box::new(metrics.bad_signatures.clone()))?;
-        registry.register(Box::new(metrics.stream_live.clone()))?;
-        registry.register(Box::new(metrics.streams_lost.clone()))?;
-        registry.register(Box::new(metrics.ownership.clone()))?;
-        registry.register(Box::new(metrics.joined.clone()))?;
-        registry.register(Box::new(metrics.visits.clone()))?;
-        registry.register(Box::new(metrics.visits_joined.clone()))?;
-        registry.register(Box::new(metrics.visits_returned.clone()))?;
-        registry.register(Box::new(metrics.passwords.clone()))?;
-        registry.register(Box::new(metrics.redis_puts.clone()))?;
-        registry.register(Box::new(metrics.redis_breakers_open.clone()))?;
-        registry.register(Box::new(metrics.redis_breakers_opened.clone()))?;
-        registry.register(Box::new(metrics.tokens_refused.clone()))?;
-        registry.register(Box::new(metrics.keys.clone()))?;
-        registry.register(Box::new(metrics.lease_failures.clone()))?;
-        registry.register(Box::new(metrics.key_conflicts.clone()))?;
-        registry.register(Box::new(metrics.series_conflicts.clone()))?;
-        registry.register(Box::new(metrics.connections.clone()))?;
-        registry.register(Box::new(metrics.refused_connections.clone()))?;
-        registry.register(Box::new(metrics.limited.clone()))?;
-        #[cfg(feature = "cluster")]
-        registry.register(Box::new(metrics.shared_limits.clone()))?;
-        registry.register(Box::new(metrics.shed.clone()))?;
-        Ok(metrics)
+        })
     }
 
     /// Somebody who asked for a slug was answered.
@@ -311,6 +395,32 @@ impl Metrics {
         }
     }
 
+    /// A call that did not reach its node, and whether it is made again.
+    pub(crate) fn rpc_retry(&self, is_made: bool) {
+        let result = if is_made { "made" } else { "refused" };
+        self.rpc_retries.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn resolving(&self, count: usize) {
+        self.resolve_items.observe(count as f64);
+    }
+
+    pub(crate) fn creating(&self, count: usize) {
+        self.create_items.observe(count as f64);
+    }
+
+    pub(crate) fn lease_ended(&self, result: &str, started: Instant) {
+        self.leases
+            .with_label_values(&[result])
+            .observe(started.elapsed().as_secs_f64());
+    }
+
+    pub(crate) fn analytics_call(&self, rpc: &str, result: &str, started: Instant) {
+        self.analytics_calls
+            .with_label_values(&[rpc, result])
+            .observe(started.elapsed().as_secs_f64());
+    }
+
     pub(crate) fn moved(&self) {
         self.moved.inc();
     }
@@ -331,8 +441,9 @@ impl Metrics {
 
     pub(crate) fn stream_ended(&self, shard: &ShardId, was_live: bool) {
         self.stream_live.with_label_values(&[shard.as_str()]).set(0);
+        let lost = self.streams_lost.with_label_values(&[shard.as_str()]);
         if was_live {
-            self.streams_lost.with_label_values(&[shard.as_str()]).inc();
+            lost.inc();
         }
     }
 
@@ -383,6 +494,11 @@ impl Metrics {
         self.keys.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    pub(crate) fn keys_wanted(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.keys_wanted.set(count);
+    }
+
     pub(crate) fn lease_failed(&self) {
         self.lease_failures.inc();
     }
@@ -423,6 +539,16 @@ impl Metrics {
 
     pub(crate) fn shed(&self, lane: &str) {
         self.shed.with_label_values(&[lane]).inc();
+    }
+}
+
+/// What a call came to that was not answered, as a label.
+pub(crate) fn call_result(code: Code) -> &'static str {
+    match code {
+        Code::Unavailable | Code::Unknown | Code::Aborted => "unavailable",
+        Code::Cancelled | Code::DeadlineExceeded => "timeout",
+        Code::ResourceExhausted => "overloaded",
+        _ => "refused",
     }
 }
 

@@ -12,13 +12,14 @@ mod reserved;
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use waypost_domain::blocklist::{self, Blocklist};
 use waypost_domain::destination::{Policy, Refusal, mixes_scripts};
 use waypost_domain::{LongUrl, Slug, Verdict, long_url};
 use waypost_runtime::config::Invalid;
+use waypost_runtime::metrics::{Label, Registry};
 use waypost_runtime::watched::{Content, Source, Watched};
 use waypost_runtime::{Error, Process};
 
@@ -278,21 +279,20 @@ fn read_blocklist(contents: &[Content], seed: u64, policy: &Policy) -> Result<Bl
     builder.build().map_err(|error| error.to_string())
 }
 
-fn metrics(registry: &Registry) -> prometheus::Result<(IntGauge, IntCounterVec)> {
-    let entries = IntGauge::new(
+/// The entries of the list in force, and destinations refused by reason.
+pub(crate) fn metrics(registry: &Registry) -> prometheus::Result<(IntGauge, IntCounterVec)> {
+    let entries = registry.gauge(
         "waypost_blocklist_entries",
         "Hosts and URLs that the blocklist in force holds",
     )?;
-    // reason: own_domain, not_public, mixed_scripts, blocklist.
-    let refused = IntCounterVec::new(
-        Opts::new(
-            "waypost_destinations_refused_total",
-            "Creates and edits refused because of where the link would lead",
-        ),
-        &["reason"],
+    let refused = registry.counters(
+        "waypost_destinations_refused_total",
+        "Creates and edits refused because of where the link would lead",
+        &[Label::one_of(
+            "reason",
+            &["own_domain", "not_public", "mixed_scripts", "blocklist"],
+        )],
     )?;
-    registry.register(Box::new(entries.clone()))?;
-    registry.register(Box::new(refused.clone()))?;
     Ok((entries, refused))
 }
 

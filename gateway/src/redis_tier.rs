@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus::Histogram;
 use redis::Cmd;
 use waypost_domain::{Link, LinkKey, signature::KeyRing};
 use waypost_proto::cache;
@@ -91,7 +92,9 @@ impl Inner {
         let Some(leave) = self.breakers.leave(slot(&name)) else {
             return ("paused", Held::Nothing);
         };
-        let found = self.run::<Option<Vec<u8>>>(leave, &Cmd::get(name)).await;
+        let found = self
+            .run::<Option<Vec<u8>>>(leave, &Cmd::get(name), &self.metrics.redis_gets)
+            .await;
         let value = match found {
             Ok(Some(value)) => value,
             Ok(None) => return ("miss", Held::Nothing),
@@ -175,15 +178,19 @@ impl Inner {
     /// Whether the command wrote.
     async fn write(&self, slot: u16, command: &Cmd) -> Result<bool, &'static str> {
         let leave = self.breakers.leave(slot).ok_or("paused")?;
-        self.run(leave, command).await
+        self.run(leave, command, &self.metrics.redis_writes).await
     }
 
     async fn run<T: redis::FromRedisValue>(
         &self,
         leave: Leave<'_>,
         command: &Cmd,
+        times: &Histogram,
     ) -> Result<T, &'static str> {
-        match self.redis.here().run(command).await {
+        let started = Instant::now();
+        let answer = self.redis.here().run(command).await;
+        times.observe(started.elapsed().as_secs_f64());
+        match answer {
             Ok(value) => {
                 leave.answered();
                 Ok(value)

@@ -60,6 +60,18 @@ impl Routes {
         &self.shards[shard.get()]
     }
 
+    /// By shard: how many prefixes it owns, and the highest of their epochs.
+    #[must_use]
+    pub fn holdings(&self) -> Vec<(u32, u32)> {
+        let mut held = vec![(0, 0); self.shards.len()];
+        for route in self.table.load().iter() {
+            let (prefixes, epoch) = &mut held[route.shard.get()];
+            *prefixes += 1;
+            *epoch = route.epoch.get().max(*epoch);
+        }
+        held
+    }
+
     /// The same at gateways that know the same of all owners, and hardly ever else: 16
     /// hex digits.
     #[must_use]
@@ -137,6 +149,19 @@ mod tests {
         assert_eq!(routes.owner(prefix), (ShardIndex(1), epoch(1)));
         assert_eq!(routes.learn(&[(prefix, id("s0"), epoch(2))]), 1);
         assert_eq!(routes.learn(&[(prefix, id("s9"), epoch(3))]), 0);
+        let seeded = |shard| {
+            Prefix::all()
+                .filter(|at| map.owner_index(*at) == shard)
+                .count()
+        };
+        let held = [(0, 2), (1, 0)].map(|(shard, epoch)| (seeded(shard) as u32, epoch));
+        assert_eq!(
+            Routes::seeded_by(&map).holdings(),
+            held.map(|(count, _)| (count, 0))
+        );
+        let owned: u32 = routes.holdings().iter().map(|(count, _)| count).sum();
+        assert_eq!(owned, Prefix::COUNT as u32);
+        assert_eq!(routes.holdings()[0].1, 2);
         assert_eq!(routes.owner(prefix), (ShardIndex(0), epoch(2)));
     }
 }

@@ -191,6 +191,14 @@ impl Shards {
         &self.0.peers
     }
 
+    /// By shard: slugs and links that wait for a call.
+    pub(crate) fn waiting(&self) -> Vec<(usize, usize)> {
+        let lines = self.0.lines.iter();
+        lines
+            .map(|line| (line.reads.waiting(), line.creates.waiting()))
+            .collect()
+    }
+
     /// Asks the owner about a slug.
     ///
     /// # Errors

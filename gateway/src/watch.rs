@@ -28,6 +28,8 @@ pub(crate) async fn follow(
     metrics: Metrics,
     end: CancellationToken,
 ) {
+    // So that there are numbers of a shard that is never heard, or never lost.
+    metrics.stream_ended(peer.id(), false);
     for turn in 0.. {
         let follower = Follower {
             peer: &peer,

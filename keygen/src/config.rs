@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use waypost_runtime::config::ProcessOptions;
 use waypost_runtime::database::PostgresOptions;
+use waypost_runtime::metrics::{self, Registry};
 use waypost_runtime::tls::TlsOptions;
 
 /// Leases of unique slugs over gRPC, from counters in Postgres.
@@ -50,5 +51,10 @@ impl waypost_runtime::config::Options for Options {
 
     fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
+    }
+
+    fn register_metrics(registry: &Registry) -> metrics::Result<()> {
+        waypost_runtime::tls::register_metrics(registry)?;
+        crate::register_metrics(registry)
     }
 }

@@ -26,10 +26,20 @@ pub use service::Keygen;
 pub async fn open_sqlite(
     path: &std::path::Path,
     mint: waypost_domain::mint::Mint,
-    registry: &prometheus::Registry,
+    registry: &waypost_runtime::metrics::Registry,
 ) -> Result<Keygen<store::SqliteCounters>, waypost_runtime::Error> {
     let store = store::SqliteCounters::open(path).await.map_err(|error| {
         waypost_runtime::Error::failed(format!("open the key counters {}", path.display()), error)
     })?;
     Keygen::new(store, mint, registry)
+}
+
+/// Registers all metrics of this service, for those who want to know which there are.
+///
+/// # Errors
+/// If the registry has metrics of these names already.
+pub fn register_metrics(
+    registry: &waypost_runtime::metrics::Registry,
+) -> waypost_runtime::metrics::Result<()> {
+    metrics::Metrics::register(registry).map(drop)
 }

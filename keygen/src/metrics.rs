@@ -1,10 +1,16 @@
 //! What a keygen counts.
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use std::time::Instant;
+
+use prometheus::{HistogramVec, IntCounter};
+use tonic::{Code, Response, Status};
+use waypost_proto::transport;
+use waypost_runtime::metrics::{LATENCY_SECONDS, Label, Registry};
 
 /// Cheap to clone: the numbers are shared.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
+    rpc_seconds: HistogramVec,
     /// Requests that got their slugs.
     pub(crate) leased: IntCounter,
     /// Requests that moved counters to where others stand.
@@ -22,28 +28,45 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let requests = IntCounterVec::new(
-            Opts::new(
-                "waypost_keygen_requests_total",
-                "Requests by outcome: leased, raised, refused, failed",
-            ),
-            &["outcome"],
+        let requests = registry.counters(
+            "waypost_keygen_requests_total",
+            "Requests: those that got their slugs (leased) or moved counters (raised), those outside the limits (refused), those that the database did not answer (failed)",
+            &[Label::one_of(
+                "outcome",
+                &["leased", "raised", "refused", "failed"],
+            )],
         )?;
-        let slugs = IntCounter::new("waypost_keygen_slugs_total", "Slugs handed out")?;
-        let withheld = IntCounter::new(
-            "waypost_keygen_slugs_withheld_total",
-            "Slugs asked for and not given, since the prefix has none left in its epoch",
-        )?;
-        registry.register(Box::new(requests.clone()))?;
-        registry.register(Box::new(slugs.clone()))?;
-        registry.register(Box::new(withheld.clone()))?;
         Ok(Self {
+            rpc_seconds: registry.histograms(
+                "waypost_keygen_rpc_seconds",
+                "Time of an RPC",
+                LATENCY_SECONDS,
+                &[
+                    Label::one_of("rpc", &["lease_slugs", "raise_counters"]),
+                    Label::one_of("outcome", transport::OUTCOMES),
+                ],
+            )?,
             leased: requests.with_label_values(&["leased"]),
             raised: requests.with_label_values(&["raised"]),
             refused: requests.with_label_values(&["refused"]),
             failed: requests.with_label_values(&["failed"]),
-            slugs,
-            withheld,
+            slugs: registry.counter("waypost_keygen_slugs_total", "Slugs handed out")?,
+            withheld: registry.counter(
+                "waypost_keygen_slugs_withheld_total",
+                "Slugs asked for and not given, since the prefix has none left in its epoch",
+            )?,
         })
+    }
+
+    pub(crate) fn answered<T>(
+        &self,
+        rpc: &str,
+        begun: Instant,
+        answer: &Result<Response<T>, Status>,
+    ) {
+        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        self.rpc_seconds
+            .with_label_values(&[rpc, transport::outcome(code)])
+            .observe(begun.elapsed().as_secs_f64());
     }
 }

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use prometheus::Registry;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use waypost_domain::mint::{Mint, SUFFIXES, counter_range};
@@ -18,6 +17,7 @@ use waypost_proto::keygen::{
     RaiseCountersResponse,
 };
 use waypost_runtime::Error;
+use waypost_runtime::metrics::Registry;
 
 use crate::metrics::Metrics;
 use crate::store::{self, CounterStore, Want};
@@ -128,26 +128,32 @@ impl<S: CounterStore> KeygenService for Keygen<S> {
         &self,
         request: Request<LeaseSlugsRequest>,
     ) -> Result<Response<LeaseSlugsResponse>, Status> {
-        match self.lease(request.get_ref()).await {
+        let begun = Instant::now();
+        let answer = match self.lease(request.get_ref()).await {
             Ok(slugs) => {
                 self.metrics.leased.inc();
                 Ok(Response::new(LeaseSlugsResponse { slugs }))
             }
             Err(failure) => Err(self.failed(&failure)),
-        }
+        };
+        self.metrics.answered("lease_slugs", begun, &answer);
+        answer
     }
 
     async fn raise_counters(
         &self,
         request: Request<RaiseCountersRequest>,
     ) -> Result<Response<RaiseCountersResponse>, Status> {
-        match self.raise(request.into_inner()).await {
+        let begun = Instant::now();
+        let answer = match self.raise(request.into_inner()).await {
             Ok(counters) => {
                 self.metrics.raised.inc();
                 Ok(Response::new(RaiseCountersResponse { counters }))
             }
             Err(failure) => Err(self.failed(&failure)),
-        }
+        };
+        self.metrics.answered("raise_counters", begun, &answer);
+        answer
     }
 }
 

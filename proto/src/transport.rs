@@ -2,9 +2,9 @@
 //! service of the same process.
 
 use http::{Request, Response, header};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
@@ -24,6 +24,31 @@ pub struct Error(#[source] BoxError);
 #[must_use]
 pub fn is_broken(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
+}
+
+/// What servers say of an answer in their metrics: see [`outcome`].
+pub const OUTCOMES: &[&str] = &[
+    "ok",
+    "invalid_argument",
+    "deadline_exceeded",
+    "resource_exhausted",
+    "failed_precondition",
+    "unavailable",
+    "internal",
+];
+
+/// The code of an answer as the label of a metric: those that our servers give.
+#[must_use]
+pub fn outcome(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Unavailable => "unavailable",
+        _ => "internal",
+    }
 }
 
 /// A transport over the network. Each request carries the service token.

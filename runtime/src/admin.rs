@@ -10,8 +10,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus::{Encoder as _, Registry, TextEncoder};
+use prometheus::{Encoder as _, TextEncoder};
 use tokio::net::TcpListener;
+
+use crate::metrics::Registry;
 
 /// Probes and scrapes are few; whatever opens more connections than this is
 /// neither.

@@ -10,8 +10,13 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 
+use crate::metrics::{self, Registry};
+
 /// Prints all options as a Markdown table: what the documentation is made of.
 const MARKDOWN_FLAG: &str = "--options-as-markdown";
+
+/// Prints all metrics as the rows of a Markdown table.
+const METRICS_FLAG: &str = "--metrics-as-markdown";
 
 /// A flag, to be the only one, and the Markdown that it prints.
 pub type Page = (&'static str, fn() -> String);
@@ -34,6 +39,13 @@ pub trait Options: clap::Parser + Send + 'static {
     fn pages() -> &'static [Page] {
         &[]
     }
+
+    /// Registers every metric of this binary that the runtime does not register by itself:
+    /// what the documentation is made of.
+    ///
+    /// # Errors
+    /// If two metrics have the same name.
+    fn register_metrics(registry: &Registry) -> metrics::Result<()>;
 
     /// Checks what no single option can: how options fit together.
     ///
@@ -129,6 +141,9 @@ pub fn parse<C: Options>(flags: impl IntoIterator<Item = OsString>) -> Result<C,
         if flag == MARKDOWN_FLAG {
             return Err(Stop::Shown(markdown(&command)));
         }
+        if flag == METRICS_FLAG {
+            return Err(Stop::Shown(rows_of_metrics::<C>()));
+        }
         if let Some((_, page)) = C::pages().iter().find(|page| flag == page.0) {
             return Err(Stop::Shown(page()));
         }
@@ -149,6 +164,14 @@ pub fn parse<C: Options>(flags: impl IntoIterator<Item = OsString>) -> Result<C,
         .check()
         .map_err(|invalid| Stop::Bad(invalid.to_string()))?;
     Ok(options)
+}
+
+fn rows_of_metrics<C: Options>() -> String {
+    let registry = Registry::new();
+    let registered =
+        crate::process::register_metrics(&registry).and_then(|_| C::register_metrics(&registry));
+    registered.expect("no two metrics have the same name");
+    registry.markdown()
 }
 
 /// Whole milliseconds, at least 1.
@@ -323,6 +346,9 @@ mod tests {
         fn admin_listen(&self) -> SocketAddr {
             self.listen
         }
+        fn register_metrics(registry: &Registry) -> metrics::Result<()> {
+            registry.gauge("sample_size", "Size").map(drop)
+        }
     }
 
     fn read(flags: &[&str]) -> Result<Sample, String> {
@@ -351,6 +377,19 @@ mod tests {
             "| `--shutdown-grace-ms MS` | `WAYPOST_SHUTDOWN_GRACE_MS` | `25000` | Time to";
         assert!(table.contains(expected), "{table}");
         assert!(table.contains("| `--postgres-url POSTGRES_URL` |  | required | A database"));
+    }
+
+    #[test]
+    fn the_rows_of_metrics_hold_those_of_every_process_and_its_own() {
+        let rows = read(&[METRICS_FLAG]).unwrap_err();
+        for row in [
+            "| `process_cpu_seconds_total` | counter |  | Total",
+            "| `sample_size` | gauge |  | Size |\n",
+            "| `waypost_build_info` | gauge | `version`: of the release; `revision`: of",
+            "| `waypost_watched_file_current` | gauge | `file`: what it is for",
+        ] {
+            assert!(rows.contains(row), "{row} is not in {rows}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The life of a process: configuration, logs, traces, the admin port, watched files,
-//! drain.
+//! The life of a process: configuration, logs, traces, metrics, the admin port, watched
+//! files, drain.
 //!
 //! A binary's `main` is one call of [`main`], with a function that binds, builds,
 //! serves and drains.
@@ -12,6 +12,7 @@ pub mod database;
 pub mod grpc;
 pub mod kafka;
 mod logs;
+pub mod metrics;
 mod process;
 #[cfg(feature = "redis")]
 pub mod redis;

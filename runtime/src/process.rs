@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use prometheus::Registry;
-use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 
 use crate::admin::{self, Readiness};
 use crate::config::{self, Invalid, Options, ProcessOptions, Stop};
+use crate::metrics::{Label, Registry};
 use crate::traces::Sampler;
 use crate::watched::Watcher;
 use crate::{Shutdown, logs};
@@ -142,10 +141,11 @@ where
         None => Sampler::OFF,
     };
     let registry = Registry::new();
+    let watcher = register_metrics(&registry).expect("no metric has their names yet");
     let process = Process {
         shutdown: Shutdown::new(options.process().shutdown_grace),
         readiness: Readiness::default(),
-        watcher: Watcher::register(&registry).expect("no metric has their names yet"),
+        watcher,
         registry,
         sampler,
         threads: threads(options.process()),
@@ -177,6 +177,25 @@ where
     }
 }
 
+/// What every process tells of itself.
+pub(crate) fn register_metrics(registry: &Registry) -> prometheus::Result<Watcher> {
+    registry.add_process()?;
+    let build = registry.gauges(
+        "waypost_build_info",
+        "1 for the build that runs",
+        &[
+            Label::such("version", "of the release"),
+            Label::such("revision", "of the source, or `unknown`"),
+        ],
+    )?;
+    // Whoever builds says so, since the source alone does not tell.
+    let revision = option_env!("WAYPOST_REVISION").unwrap_or("unknown");
+    build
+        .with_label_values(&[env!("CARGO_PKG_VERSION"), revision])
+        .set(1);
+    Watcher::register(registry)
+}
+
 /// Binds the address that an option gives.
 ///
 /// # Errors
@@ -194,10 +213,6 @@ pub async fn bind(option: &'static str, address: SocketAddr) -> Result<TcpListen
 
 async fn start_admin<C: Options>(options: &C, process: &Process) -> Result<(), Error> {
     let listener = bind("--admin-listen", options.admin_listen()).await?;
-    process
-        .registry
-        .register(Box::new(ProcessCollector::for_self()))
-        .map_err(|error| Error::failed("register process metrics", error))?;
     process
         .shutdown
         .on_signals()

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::IntCounterVec;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -20,6 +20,7 @@ use tokio_rustls::rustls::{CertificateError, Error as Rustls, InvalidMessage};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::config::Invalid;
+use crate::metrics::{self, Label, Registry};
 use crate::watched::{Source, Watched};
 use crate::{Error, Process};
 use certificates::{MAX_BYTES, Pair};
@@ -134,6 +135,14 @@ impl Tls {
     }
 }
 
+/// Registers the metrics of TLS, for those who want to know which there are.
+///
+/// # Errors
+/// If the registry has metrics of these names already.
+pub fn register_metrics(registry: &Registry) -> metrics::Result<()> {
+    Failures::register(registry).map(drop)
+}
+
 /// Counts handshakes that came to nothing, and tells of some.
 #[derive(Debug, Clone)]
 struct Failures {
@@ -142,19 +151,12 @@ struct Failures {
 }
 
 impl Failures {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let total = IntCounterVec::new(
-            Opts::new(
-                "waypost_tls_handshake_failures_total",
-                "Handshakes between services that came to nothing, by which side this process was",
-            ),
-            // side: server, client.
-            &["side"],
+    fn register(registry: &Registry) -> metrics::Result<Self> {
+        let total = registry.counters(
+            "waypost_tls_handshake_failures_total",
+            "Handshakes between services that came to nothing, by which side this process was",
+            &[Label::one_of("side", &["server", "client"])],
         )?;
-        registry.register(Box::new(total.clone()))?;
-        for side in ["server", "client"] {
-            total.with_label_values(&[side]);
-        }
         Ok(Self {
             total,
             warned: Arc::default(),

@@ -19,10 +19,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
 use tokio::sync::watch;
 
 use crate::config::Invalid;
+use crate::metrics::{Label, Registry};
 use validity::Validities;
 pub use validity::Validity;
 
@@ -70,35 +71,25 @@ impl Watcher {
     /// # Errors
     /// If one of the names is taken.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        // file: what the files are for, as in revoked-keys.
+        let file = Label::such("file", "what it is for, as in `revoked-keys`");
         let metrics = Metrics {
-            current: IntGaugeVec::new(
-                Opts::new(
-                    "waypost_watched_file_current",
-                    "1 while what holds is what the files say, 0 while it is what they said before",
-                ),
-                &["file"],
+            current: registry.gauges(
+                "waypost_watched_file_current",
+                "1 while what holds is what the files say, 0 while it is what they said before",
+                &[file],
             )?,
-            // result: ok, failed.
-            readings: IntCounterVec::new(
-                Opts::new(
-                    "waypost_watched_file_readings_total",
-                    "Changes of watched files that were taken over (ok) or refused (failed)",
-                ),
-                &["file", "result"],
+            readings: registry.counters(
+                "waypost_watched_file_readings_total",
+                "Changes of watched files that were taken over (ok) or refused (failed)",
+                &[file, Label::one_of("result", &["ok", "failed"])],
             )?,
-            last_success: GaugeVec::new(
-                Opts::new(
-                    "waypost_watched_file_last_success_timestamp_seconds",
-                    "When what holds was read, in seconds since 1970",
-                ),
-                &["file"],
+            last_success: registry.real_gauges(
+                "waypost_watched_file_last_success_timestamp_seconds",
+                "When what holds was read, in seconds since 1970",
+                &[file],
             )?,
             validities: Validities::register(registry)?,
         };
-        registry.register(Box::new(metrics.current.clone()))?;
-        registry.register(Box::new(metrics.readings.clone()))?;
-        registry.register(Box::new(metrics.last_success.clone()))?;
         Ok(Self { metrics })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use waypost_domain::ShardId;
 use waypost_runtime::config::{Options as ProcessLike, ProcessOptions, milliseconds};
 use waypost_runtime::database::{PostgresOptions, PostgresUrl};
+use waypost_runtime::metrics::{self, Registry};
 use waypost_runtime::redis::RedisOptions;
 use waypost_runtime::tls::TlsOptions;
 
@@ -119,6 +120,11 @@ impl ProcessLike for Options {
 
     fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
+    }
+
+    fn register_metrics(registry: &Registry) -> metrics::Result<()> {
+        waypost_runtime::tls::register_metrics(registry)?;
+        crate::register_metrics(registry)
     }
 }
 

@@ -111,6 +111,8 @@ impl<S: LinkStore, O: Operation<S::Session>> Lane<S, O> {
             held: None,
         }));
         let live = Arc::new(AtomicUsize::new(0));
+        let most = metrics.sessions_max.with_label_values(&[O::NAME]);
+        most.add(workers.cast_signed() as i64);
         for _ in 0..workers {
             let worker = Worker::<S, O> {
                 store: store.clone(),
@@ -120,6 +122,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Lane<S, O> {
                 retry_at: Instant::now(),
                 backoff: RECONNECT_FIRST,
                 batch_items: metrics.batch_items.with_label_values(&[O::NAME]),
+                sessions: metrics.sessions.with_label_values(&[O::NAME]),
                 sessions_lost: metrics.sessions_lost.with_label_values(&[O::NAME]),
             };
             let shutdown = shutdown.clone();
@@ -231,6 +234,7 @@ struct Worker<S: LinkStore, O: Operation<S::Session>> {
     retry_at: Instant,
     backoff: Duration,
     batch_items: Histogram,
+    sessions: IntGauge,
     sessions_lost: IntCounter,
 }
 
@@ -333,6 +337,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
 
     fn lost(&self) {
         self.sessions_lost.inc();
+        self.sessions.dec();
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -350,6 +355,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
         };
         if connected.is_some() {
             self.live.fetch_add(1, Ordering::Relaxed);
+            self.sessions.inc();
             self.backoff = RECONNECT_FIRST;
             self.retry_at = Instant::now();
         } else {

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod config;
 pub mod lane;
 mod lookout;
+mod measure;
 pub mod metrics;
 mod purge;
 pub mod relay;
@@ -23,3 +24,13 @@ pub mod store;
 pub use serve::{serve, serve_on};
 #[cfg(feature = "sqlite")]
 pub use standalone::{OpenError, open_sqlite};
+
+/// Registers all metrics of this service, for those who want to know which there are.
+///
+/// # Errors
+/// If the registry has metrics of these names already.
+pub fn register_metrics(
+    registry: &waypost_runtime::metrics::Registry,
+) -> waypost_runtime::metrics::Result<()> {
+    metrics::Metrics::register(registry).map(drop)
+}

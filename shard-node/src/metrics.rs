@@ -1,30 +1,55 @@
 //! Every metric of a shard node.
 
-use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, core::Collector,
-};
+use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use waypost_proto::transport;
+use waypost_runtime::metrics::{LATENCY_SECONDS, Label, Registry, SIZES};
+
+use crate::store;
+
+/// The RPCs that answer about links.
+const RPCS: &[&str] = &[
+    "create_batch",
+    "resolve_batch",
+    "update",
+    "delete",
+    "list",
+    "lease_visits",
+    "return_visits",
+    "claim",
+    "export",
+    "import",
+    "watch",
+];
+
+/// What a statement does.
+const OPERATION: Label = Label::one_of(
+    "operation",
+    &[
+        "create",
+        "resolve",
+        "resolve_replica",
+        "write",
+        "list",
+        "lease_visits",
+        "claim",
+        "export",
+        "import",
+    ],
+);
 
 /// Handles to the metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// `rpc`: create_batch, resolve_batch, update, delete, list, lease_visits, claim,
-    /// export, import, watch; `outcome`: ok, or
-    /// the gRPC code in snake case. For watch: until the stream begins.
     pub(crate) rpc_seconds: HistogramVec,
-    /// `operation`: create, resolve, resolve_replica, write, list, lease_visits, claim,
-    /// export, import.
     pub(crate) batch_items: HistogramVec,
-    /// `operation` as above.
     pub(crate) queue_items: IntGaugeVec,
-    /// `operation` as above.
+    pub(crate) sessions: IntGaugeVec,
+    pub(crate) sessions_max: IntGaugeVec,
     pub(crate) sessions_lost: IntCounterVec,
     pub(crate) replicas_usable: IntGauge,
     /// Without labels; there is none where there are no replicas.
     pub(crate) replication_lag: GaugeVec,
-    /// `rpc` as above, without watch.
     pub(crate) moved: IntCounterVec,
-    /// `rpc` as above, or relay, purge.
     pub(crate) rows_damaged: IntCounterVec,
     pub(crate) visits_leased: IntCounter,
     pub(crate) links_purged: IntCounter,
@@ -34,8 +59,37 @@ pub struct Metrics {
     pub(crate) outbox_age: Gauge,
     pub(crate) changes_told: IntCounter,
     pub(crate) changes_reopened: IntCounter,
-    /// `outcome`: ok, failed.
     pub(crate) cache_puts: IntCounterVec,
+    pub(crate) size: Size,
+}
+
+/// What a shard holds; told by its leader, which alone has series for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Size {
+    /// All without labels.
+    pub(crate) links: IntGaugeVec,
+    pub(crate) bytes: IntGaugeVec,
+    pub(crate) prefixes: IntGaugeVec,
+    pub(crate) epoch: IntGaugeVec,
+}
+
+impl Size {
+    pub(crate) fn tell(&self, size: store::Size) {
+        let none: [&str; 0] = [];
+        if let Some(links) = size.links {
+            self.links.with_label_values(&none).set(links);
+        }
+        self.bytes.with_label_values(&none).set(size.bytes);
+        self.prefixes.with_label_values(&none).set(size.prefixes);
+        self.epoch.with_label_values(&none).set(size.epoch);
+    }
+
+    /// Another process tells it from now on.
+    pub(crate) fn forget(&self) {
+        for gauge in [&self.links, &self.bytes, &self.prefixes, &self.epoch] {
+            gauge.reset();
+        }
+    }
 }
 
 impl Metrics {
@@ -45,154 +99,116 @@ impl Metrics {
     /// If the registry has metrics of these names already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            rpc_seconds: add(
-                registry,
-                HistogramVec::new(
-                    HistogramOpts::new("waypost_shard_rpc_seconds", "Time of an RPC").buckets(
-                        vec![
-                            0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-                            2.5,
-                        ],
-                    ),
-                    &["rpc", "outcome"],
-                ),
+            rpc_seconds: registry.histograms(
+                "waypost_shard_rpc_seconds",
+                "Time of an RPC; of watch, until the stream begins",
+                LATENCY_SECONDS,
+                &[
+                    Label::one_of("rpc", RPCS),
+                    Label::one_of("outcome", transport::OUTCOMES),
+                ],
             )?,
-            batch_items: add(
-                registry,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "waypost_shard_batch_items",
-                        "Items that one statement served, over all requests",
-                    )
-                    .buckets(vec![
-                        1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0,
-                    ]),
-                    &["operation"],
-                ),
+            batch_items: registry.histograms(
+                "waypost_shard_batch_items",
+                "Items that one statement served, over all requests",
+                SIZES,
+                &[OPERATION],
             )?,
-            queue_items: add(
-                registry,
-                IntGaugeVec::new(
-                    Opts::new("waypost_shard_queue_items", "Items that wait or run"),
-                    &["operation"],
-                ),
+            queue_items: registry.gauges(
+                "waypost_shard_queue_items",
+                "Items that wait or run",
+                &[OPERATION],
             )?,
-            sessions_lost: add(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "waypost_shard_sessions_lost_total",
-                        "Database sessions given up after an error or a deadline",
-                    ),
-                    &["operation"],
-                ),
+            sessions: registry.gauges(
+                "waypost_shard_sessions",
+                "Database sessions that are open, at work or idle",
+                &[OPERATION],
             )?,
-            replicas_usable: add(
-                registry,
-                IntGauge::new(
-                    "waypost_shard_replicas_usable",
-                    "Replicas that can be read should the primary be lost",
-                ),
+            sessions_max: registry.gauges(
+                "waypost_shard_sessions_max",
+                "Database sessions that are to be open",
+                &[OPERATION],
             )?,
-            replication_lag: add(
-                registry,
-                GaugeVec::new(
-                    Opts::new(
-                        "waypost_shard_replication_lag_seconds",
-                        "How far the furthest standby is behind: what the loss of the primary would cost",
-                    ),
+            sessions_lost: registry.counters(
+                "waypost_shard_sessions_lost_total",
+                "Database sessions given up after an error or a deadline",
+                &[OPERATION],
+            )?,
+            replicas_usable: registry.gauge(
+                "waypost_shard_replicas_usable",
+                "Replicas that can be read should the primary be lost",
+            )?,
+            replication_lag: registry.real_gauges(
+                "waypost_shard_replication_lag_seconds",
+                "How far the furthest standby is behind: what the loss of the primary would cost; none where there are no standbys",
+                &[],
+            )?,
+            moved: registry.counters(
+                "waypost_shard_moved_total",
+                "Items answered that another shard owns their prefix",
+                &[Label::one_of("rpc", RPCS)],
+            )?,
+            rows_damaged: registry.counters(
+                "waypost_shard_rows_damaged_total",
+                "Stored rows met that cannot be read or bear no signature of ours; each is logged",
+                &[Label::such("rpc", "as of waypost_shard_rpc_seconds, or `relay`, `purge`")],
+            )?,
+            visits_leased: registry.counter(
+                "waypost_shard_visits_leased_total",
+                "Visits of links with a limit that were leased to gateways",
+            )?,
+            links_purged: registry.counter(
+                "waypost_shard_links_purged_total",
+                "Expired links that became tombstones",
+            )?,
+            leader: registry.gauge(
+                "waypost_shard_leader",
+                "1 while this process relays the shard's outbox, else 0",
+            )?,
+            watchers: registry.gauge("waypost_shard_watchers", "Open change streams")?,
+            watchers_lagged: registry.counter(
+                "waypost_shard_watchers_lagged_total",
+                "Change streams ended because their reader fell behind",
+            )?,
+            outbox_age: registry.real_gauge(
+                "waypost_shard_outbox_age_seconds",
+                "Age of the oldest change that is not in Redis yet; told by the leader",
+            )?,
+            changes_told: registry.counter(
+                "waypost_shard_changes_told_total",
+                "Changes sent to the change streams",
+            )?,
+            changes_reopened: registry.counter(
+                "waypost_shard_changes_reopened_total",
+                "Changes that Redis had acknowledged, made due again because its nodes changed roles or a leader began",
+            )?,
+            cache_puts: registry.counters(
+                "waypost_shard_cache_puts_total",
+                "Changes applied to Redis",
+                &[Label::one_of("outcome", &["ok", "failed"])],
+            )?,
+            size: Size {
+                links: registry.gauges(
+                    "waypost_shard_links",
+                    "Links and tombstones that the shard holds, as the database estimates them; told by the leader",
                     &[],
-                ),
-            )?,
-            moved: add(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "waypost_shard_moved_total",
-                        "Items answered that another shard owns their prefix",
-                    ),
-                    &["rpc"],
-                ),
-            )?,
-            rows_damaged: add(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "waypost_shard_rows_damaged_total",
-                        "Stored rows met that cannot be read or bear no signature of ours; each is logged",
-                    ),
-                    &["rpc"],
-                ),
-            )?,
-            visits_leased: add(
-                registry,
-                IntCounter::new(
-                    "waypost_shard_visits_leased_total",
-                    "Visits of links with a limit that were leased to gateways",
-                ),
-            )?,
-            links_purged: add(
-                registry,
-                IntCounter::new(
-                    "waypost_shard_links_purged_total",
-                    "Expired links that became tombstones",
-                ),
-            )?,
-            leader: add(
-                registry,
-                IntGauge::new(
-                    "waypost_shard_leader",
-                    "1 while this process relays the shard's outbox",
-                ),
-            )?,
-            watchers: add(
-                registry,
-                IntGauge::new("waypost_shard_watchers", "Open change streams"),
-            )?,
-            watchers_lagged: add(
-                registry,
-                IntCounter::new(
-                    "waypost_shard_watchers_lagged_total",
-                    "Change streams ended because their reader fell behind",
-                ),
-            )?,
-            outbox_age: add(
-                registry,
-                Gauge::new(
-                    "waypost_shard_outbox_age_seconds",
-                    "Age of the oldest change that is not in Redis yet; told by the leader",
-                ),
-            )?,
-            changes_told: add(
-                registry,
-                IntCounter::new(
-                    "waypost_shard_changes_told_total",
-                    "Changes sent to the change streams",
-                ),
-            )?,
-            changes_reopened: add(
-                registry,
-                IntCounter::new(
-                    "waypost_shard_changes_reopened_total",
-                    "Changes that Redis had acknowledged, made due again because its nodes changed roles or a leader began",
-                ),
-            )?,
-            cache_puts: add(
-                registry,
-                IntCounterVec::new(
-                    Opts::new("waypost_shard_cache_puts_total", "Changes applied to Redis"),
-                    &["outcome"],
-                ),
-            )?,
+                )?,
+                bytes: registry.gauges(
+                    "waypost_shard_stored_bytes",
+                    "Bytes of these rows and their indexes on disk; told by the leader",
+                    &[],
+                )?,
+                prefixes: registry.gauges(
+                    "waypost_shard_prefixes",
+                    "Prefixes, of 3,844, that the shard owns; told by the leader",
+                    &[],
+                )?,
+                epoch: registry.gauges(
+                    "waypost_shard_epoch",
+                    "Highest epoch of ownership that the shard knows: it rises when prefixes move; told by the leader",
+                    &[],
+                )?,
+            },
         })
     }
-}
-
-fn add<M: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: Result<M, prometheus::Error>,
-) -> Result<M, prometheus::Error> {
-    let metric = metric?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
 }

@@ -20,6 +20,7 @@ use crate::cache::Cache;
 use crate::changes::{Changes, Event, Term};
 use crate::lane::cause;
 use crate::lookout::{Lookout, News};
+use crate::measure;
 use crate::metrics::Metrics;
 use crate::purge::Purge;
 use crate::store::{Change, Cursor, Error, LinkStore, Place, Purpose, Session};
@@ -93,6 +94,7 @@ impl<S: LinkStore> Relay<S> {
         let result = tokio::select! {
             result = self.term(&mut session) => result,
             never = purge.run() => match never {},
+            never = measure::run(&self.store, &self.metrics) => match never {},
         };
         drop(leading);
         result
@@ -224,6 +226,7 @@ impl Drop for Leading<'_> {
     fn drop(&mut self) {
         self.0.leader.set(0);
         self.0.outbox_age.set(0.0);
+        self.0.size.forget();
     }
 }
 

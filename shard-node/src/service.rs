@@ -8,6 +8,7 @@ use tonic::{Code, Request, Response, Status};
 use waypost_proto::convert::Invalid;
 use waypost_proto::link::link_service_server::LinkService;
 use waypost_proto::link::{self as message};
+use waypost_proto::transport;
 
 use crate::changes::Changes;
 use crate::lane::{Lane, Refusal};
@@ -115,7 +116,7 @@ impl<S: LinkStore> Service<S> {
         let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
         self.metrics
             .rpc_seconds
-            .with_label_values(&[rpc, outcome_name(code)])
+            .with_label_values(&[rpc, transport::outcome(code)])
             .observe(begun.elapsed().as_secs_f64());
         result.map(Response::new)
     }
@@ -273,17 +274,5 @@ fn moved(owner: &PrefixOwner) -> message::Moved {
     message::Moved {
         shard: owner.shard.to_string(),
         epoch: owner.epoch.get(),
-    }
-}
-
-fn outcome_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "ok",
-        Code::InvalidArgument => "invalid_argument",
-        Code::DeadlineExceeded => "deadline_exceeded",
-        Code::ResourceExhausted => "resource_exhausted",
-        Code::FailedPrecondition => "failed_precondition",
-        Code::Unavailable => "unavailable",
-        _ => "internal",
     }
 }

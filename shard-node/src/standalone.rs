@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use waypost_domain::ShardId;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
+use waypost_runtime::metrics::Registry;
 
 use crate::cache::Cache;
 use crate::changes::Changes;

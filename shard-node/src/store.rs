@@ -137,6 +137,9 @@ pub trait Session: Send + 'static {
     /// The owners of all prefixes.
     fn ownership(&mut self) -> impl Future<Output = Result<Vec<PrefixOwner>, Error>> + Send;
 
+    /// How much the shard holds, at the cost of a few pages.
+    fn size(&mut self) -> impl Future<Output = Result<Size, Error>> + Send;
+
     /// Tries to become the one session that relays the outbox. It stays so until
     /// it is dropped or its connection is lost.
     fn try_lead(&mut self) -> impl Future<Output = Result<bool, Error>> + Send;
@@ -166,6 +169,19 @@ pub trait Session: Send + 'static {
         age: Duration,
         limit: u32,
     ) -> impl Future<Output = Result<u64, Error>> + Send;
+}
+
+/// How much a shard holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Rows, tombstones among them, as the database estimates them; none if it does not.
+    pub links: Option<i64>,
+    /// On disk, with the indexes.
+    pub bytes: i64,
+    /// Prefixes that it owns.
+    pub prefixes: i64,
+    /// The highest of all prefixes.
+    pub epoch: i64,
 }
 
 /// What became of a link to create.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use waypost_gateway::config::{AuthOptions, PublicOptions};
 use waypost_runtime::Error;
 use waypost_runtime::config::{Invalid, Options, ProcessOptions, milliseconds};
+use waypost_runtime::metrics::{self, Registry};
 
 use crate::backup::{self, Backup, Restore};
 use crate::keys::Keys;
@@ -105,6 +106,13 @@ impl Options for Config {
 
     fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
+    }
+
+    fn register_metrics(registry: &Registry) -> metrics::Result<()> {
+        waypost_gateway::register_metrics(registry)?;
+        waypost_shard_node::register_metrics(registry)?;
+        waypost_keygen::register_metrics(registry)?;
+        waypost_analytics_consumer::register_metrics(registry)
     }
 
     fn run_instead(&self) -> Option<Result<(), Error>> {

@@ -1,7 +1,10 @@
-//! `cargo xtask docs`: the tables of options and of the API's errors, as the programs
-//! print them.
+//! `cargo xtask docs`: the tables of options, of the API's errors and of metrics, as the
+//! programs print them.
+
+mod metrics;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::Error;
@@ -31,9 +34,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
 
 /// Fails if a page does not say what the programs say.
 pub(crate) fn check() -> Result<(), Error> {
-    for page in PAGES {
-        let (path, text) = read(page)?;
-        if filled(&text)? != text {
+    for (path, text, expected) in pages()? {
+        if text != expected {
             let name = path.display();
             return Err(Error::Step(format!(
                 "{name} is not up to date: run `cargo xtask docs`"
@@ -44,15 +46,27 @@ pub(crate) fn check() -> Result<(), Error> {
 }
 
 fn write() -> Result<(), Error> {
-    for page in PAGES {
-        let (path, text) = read(page)?;
-        fs::write(&path, filled(&text)?)
+    for (path, _, expected) in pages()? {
+        fs::write(&path, expected)
             .map_err(|error| Error::Step(format!("cannot write {}: {error}", path.display())))?;
     }
     Ok(())
 }
 
-fn read(page: &str) -> Result<(std::path::PathBuf, String), Error> {
+/// Each page as it is and as it is to be.
+fn pages() -> Result<Vec<(PathBuf, String, String)>, Error> {
+    let mut pages = Vec::new();
+    for page in PAGES {
+        let (path, text) = read(page)?;
+        let expected = filled(&text)?;
+        pages.push((path, text, expected));
+    }
+    let (path, text) = read(metrics::PAGE)?;
+    pages.push((path, text, metrics::page(table)?));
+    Ok(pages)
+}
+
+fn read(page: &str) -> Result<(PathBuf, String), Error> {
     let path = steps::root().join(page);
     let text = fs::read_to_string(&path)
         .map_err(|error| Error::Step(format!("cannot read {}: {error}", path.display())))?;

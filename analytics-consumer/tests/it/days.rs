@@ -68,7 +68,7 @@ async fn tenant<S: RollupStore + Clone>(
     store: &S,
     request: TenantStatsRequest,
 ) -> TenantStatsResponse {
-    let service = Analytics::new(Arc::new(store.clone()));
+    let service = Analytics::new(Arc::new(store.clone()), crate::metrics());
     let answer = service.tenant_stats(Request::new(request)).await;
     answer.unwrap().into_inner()
 }
@@ -241,7 +241,7 @@ async fn ranges_are_widened_to_hours_and_bad_ones_refused(database: &impl Databa
     assert_eq!(values(&part.breakdowns[0]), [("Linux", 5)]);
     let days = part.days.unwrap();
     assert_eq!((days.from_ms, days.to_ms), (0, 2 * DAY_MS));
-    let service = Analytics::new(Arc::new(store.clone()));
+    let service = Analytics::new(Arc::new(store.clone()), crate::metrics());
     for bad in [
         by(1, Some((5, 5)), Interval::Day),
         by(1, Some((0, 4_001 * DAY_MS)), Interval::Day),

@@ -1,10 +1,10 @@
 //! Counting without a log between, as the all-in-one process does it.
 
-use prometheus::Registry;
 use tonic::Request;
 use waypost_analytics_consumer::{ApplyError, open_sqlite};
 use waypost_proto::analytics::LinkStatsRequest;
 use waypost_proto::analytics::analytics_service_server::AnalyticsService as _;
+use waypost_runtime::metrics::Registry;
 
 use crate::rollups::{batch, click, link};
 

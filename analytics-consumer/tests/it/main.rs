@@ -10,3 +10,9 @@ mod rollups;
 #[cfg(feature = "cluster")]
 mod topic;
 mod transfer;
+
+/// Of a process of its own.
+fn metrics() -> waypost_analytics_consumer::Metrics {
+    let registry = waypost_runtime::metrics::Registry::new();
+    waypost_analytics_consumer::Metrics::register(&registry).unwrap()
+}

@@ -109,7 +109,7 @@ pub(crate) async fn asked<S: RollupStore + Clone>(
     store: &S,
     request: LinkStatsRequest,
 ) -> LinkStatsResponse {
-    let service = Analytics::new(Arc::new(store.clone()));
+    let service = Analytics::new(Arc::new(store.clone()), crate::metrics());
     let answer = service.link_stats(Request::new(request)).await;
     answer.unwrap().into_inner()
 }

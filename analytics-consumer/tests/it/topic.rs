@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use prometheus::Registry;
 use prost::Message as _;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -20,6 +19,7 @@ use waypost_proto::auth::ServiceToken;
 use waypost_proto::click::Batch;
 use waypost_proto::transport::{Transport, over};
 use waypost_runtime::admin::Readiness;
+use waypost_runtime::metrics::Registry;
 use waypost_runtime::traces::Sampler;
 use waypost_runtime::watched::Watcher;
 use waypost_runtime::{Error, Process, Shutdown};

@@ -52,7 +52,7 @@ async fn what_another_instance_counted_is_added_once_however_often_it_comes(
     database: &impl Database,
 ) {
     let store = database.open().await;
-    let service = Analytics::new(Arc::new(store.clone()));
+    let service = Analytics::new(Arc::new(store.clone()), crate::metrics());
     let clicks = vec![click(link(1), 5, FIREFOX), click(link(1), 6, "curl/8.5.0")];
     let counted = portion(None, &[batch(1, 0, 0, clicks)]);
     store.apply(&counted).await.unwrap();
@@ -116,7 +116,7 @@ async fn what_another_instance_counted_is_added_once_however_often_it_comes(
 
 async fn rows_that_were_never_counted_are_refused(database: &impl Database) {
     let store = database.open().await;
-    let service = Analytics::new(Arc::new(store.clone()));
+    let service = Analytics::new(Arc::new(store.clone()), crate::metrics());
     let short = LinkDay {
         link_id: vec![1; 15],
         ..day(1, 0)

@@ -6,7 +6,7 @@ pub(super) mod page;
 mod query;
 pub(super) mod tenant;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tonic::{Response, Status};
@@ -18,6 +18,7 @@ use waypost_proto::transport::Transport;
 use self::csv::{Cell, Csv};
 use self::query::Span;
 use super::{Api, Problem};
+use crate::metrics::call_result;
 
 /// For one try; every analytics process is tried.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -64,6 +65,7 @@ impl Days {
 /// Asks one analytics process after the other, until one answers.
 async fn ask<A, F>(
     api: &Api,
+    rpc: &str,
     call: impl Fn(AnalyticsServiceClient<Transport>) -> F,
 ) -> Result<A, Problem>
 where
@@ -71,7 +73,15 @@ where
 {
     for node in &api.0.analytics {
         let client = AnalyticsServiceClient::new(node.clone());
-        if let Ok(Ok(answer)) = tokio::time::timeout(DEADLINE, call(client)).await {
+        let started = Instant::now();
+        let answer = tokio::time::timeout(DEADLINE, call(client)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        let result = answer
+            .as_ref()
+            .map_or_else(|status| call_result(status.code()), |_| "ok");
+        let metrics = &api.lookup().metrics;
+        metrics.analytics_call(rpc, result, started);
+        if let Ok(answer) = answer {
             return Ok(answer.into_inner());
         }
     }

@@ -2,7 +2,8 @@
 //! or lost: nothing else happens to them. While nothing moves, what was recorded and
 //! what an earlier start left is what was acknowledged, what was lost and what waits.
 
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntGauge};
+use waypost_runtime::metrics::{Label, Registry};
 
 /// Cheap to clone: the numbers are shared.
 #[derive(Debug, Clone)]
@@ -41,32 +42,23 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let lost = IntCounterVec::new(
-            Opts::new(
-                "waypost_clicks_lost_total",
-                "Clicks lost, by reason: buffer, spool_full, damaged, disk, refused, exit",
-            ),
-            &["reason"],
+        let lost = registry.counters(
+            "waypost_clicks_lost_total",
+            "Clicks that were answered and will never be counted. buffer: the spool's thread did not keep up, spool_full: the oldest went, damaged: could not be read back, disk: it refused them and too many waited, refused: the log never takes them, exit: in memory only when the process had to end",
+            &[Label::one_of(
+                "reason",
+                &["buffer", "spool_full", "damaged", "disk", "refused", "exit"],
+            )],
         )?;
-        registry.register(Box::new(lost.clone()))?;
         Ok(Self {
-            recorded: counter("waypost_clicks_recorded_total", "Clicks recorded")?,
-            spooled: counter("waypost_clicks_spooled_total", "Clicks committed to disk")?,
-            acked: counter(
+            recorded: registry.counter("waypost_clicks_recorded_total", "Clicks recorded")?,
+            spooled: registry
+                .counter("waypost_clicks_spooled_total", "Clicks committed to disk")?,
+            acked: registry.counter(
                 "waypost_clicks_acked_total",
                 "Clicks that the click log acknowledged",
             )?,
-            retries: counter(
+            retries: registry.counter(
                 "waypost_click_batches_retried_total",
                 "Batches of clicks that were refused and are sent again",
             )?,
@@ -76,26 +68,22 @@ impl Metrics {
             lost_disk: lost.with_label_values(&["disk"]),
             lost_refused: lost.with_label_values(&["refused"]),
             lost_exit: lost.with_label_values(&["exit"]),
-            waiting: gauge(
+            waiting: registry.gauge(
                 "waypost_clicks_waiting",
                 "Clicks in the spool or on their way, neither acknowledged nor lost",
             )?,
-            bytes: gauge(
+            bytes: registry.gauge(
                 "waypost_click_spool_bytes",
                 "Bytes of clicks on disk that wait to be acknowledged",
             )?,
-            max_bytes: gauge(
+            max_bytes: registry.gauge(
                 "waypost_click_spool_max_bytes",
                 "Bytes of clicks on disk, at most: then the oldest are dropped",
             )?,
-            oldest: {
-                let oldest = Gauge::new(
-                    "waypost_click_oldest_unsent_seconds",
-                    "How long the oldest unacknowledged click has waited",
-                )?;
-                registry.register(Box::new(oldest.clone()))?;
-                oldest
-            },
+            oldest: registry.real_gauge(
+                "waypost_click_oldest_unsent_seconds",
+                "How long the oldest unacknowledged click has waited; 0: all are acknowledged",
+            )?,
         })
     }
 }

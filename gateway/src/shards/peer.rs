@@ -21,7 +21,7 @@ use waypost_proto::transport::{self, Transport};
 
 use super::list::{Listed, Place};
 use super::{Claimed, Created, Error, Item, Leased, Resolved, Source, Written};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, call_result};
 use crate::retry::Budget;
 
 /// For one try of a read. A second try, at another node, has as long.
@@ -114,6 +114,7 @@ impl Peer {
         let request = || ResolveBatchRequest {
             keys: keys.iter().map(|key| message::Key::from(&**key)).collect(),
         };
+        self.metrics.resolving(keys.len());
         let (node, response) = self
             .call(
                 "resolve",
@@ -187,6 +188,7 @@ impl Peer {
         let request = || CreateBatchRequest {
             links: links.iter().map(|link| (&**link).into()).collect(),
         };
+        self.metrics.creating(links.len());
         let (_, response) = self
             .call(
                 "create",
@@ -386,7 +388,7 @@ impl Peer {
         self.budget.deposit();
         let node = self.pick(None).ok_or(Error::Unavailable)?;
         match self.try_at(node, rpc, deadline, request(), &run).await {
-            Err(Failed::Unreached(code)) if self.budget.withdraw() => {
+            Err(Failed::Unreached(code)) if self.may_retry() => {
                 tracing::debug!(shard = %self.id, rpc, ?code, "asking another node");
                 let other = self.pick(Some(node)).ok_or(Error::Unavailable)?;
                 let answer = self.try_at(other, rpc, deadline, request(), &run).await?;
@@ -394,6 +396,12 @@ impl Peer {
             }
             answer => Ok((node, answer?)),
         }
+    }
+
+    fn may_retry(&self) -> bool {
+        let may = self.budget.withdraw();
+        self.metrics.rpc_retry(may);
+        may
     }
 
     /// Calls one node, and no other: for what must not be done twice.
@@ -436,7 +444,7 @@ impl Peer {
             Ok(Err(status)) => status,
             Err(_) => Status::deadline_exceeded("no answer in time"),
         };
-        timer.ended(code_label(status.code()));
+        timer.ended(call_result(status.code()));
         if is_unreachable(status.code()) || transport::is_broken(&status) {
             self.pass_over(&self.passed_over[node].unreachable);
             return Err(Failed::Unreached(status.code()));
@@ -504,15 +512,6 @@ fn text_bytes(link: &NewLink) -> usize {
     let tags: usize = link.tags.iter().map(String::len).sum();
     let title = link.title.as_ref().map_or(0, String::len);
     link.long_url.as_str().len() + link.tenant.len() + title + tags
-}
-
-fn code_label(code: Code) -> &'static str {
-    match code {
-        Code::Unavailable | Code::Unknown | Code::Aborted => "unavailable",
-        Code::Cancelled | Code::DeadlineExceeded => "timeout",
-        Code::ResourceExhausted => "overloaded",
-        _ => "refused",
-    }
 }
 
 fn refused(reason: &str) -> Error {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser as _;
-use prometheus::Registry;
 use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -17,6 +16,7 @@ use waypost_keygen::Options;
 use waypost_proto::keygen::LeaseSlugsRequest;
 use waypost_proto::keygen::keygen_service_client::KeygenServiceClient;
 use waypost_runtime::admin::Readiness;
+use waypost_runtime::metrics::Registry;
 use waypost_runtime::traces::Sampler;
 use waypost_runtime::watched::Watcher;
 use waypost_runtime::{Error, Process, Shutdown};

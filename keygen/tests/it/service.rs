@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use prometheus::Registry;
 use tonic::{Code, Request};
 use waypost_domain::Prefix;
 use waypost_domain::mint::Mint;
@@ -10,6 +9,7 @@ use waypost_keygen::Keygen;
 use waypost_keygen::store::{CounterStore, Error, Want};
 use waypost_proto::keygen::keygen_service_server::KeygenService as _;
 use waypost_proto::keygen::{Counter, LeaseSlugsRequest, PrefixLease, RaiseCountersRequest};
+use waypost_runtime::metrics::Registry;
 
 pub(crate) fn lease(prefix: &str, epoch: u32, count: u32) -> PrefixLease {
     PrefixLease {

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use prometheus::{Encoder as _, Registry, TextEncoder};
+use prometheus::{Encoder as _, TextEncoder};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::{CertificateError, Error as Rustls};
 use waypost_testbed::certificates::{Authority, Life, Mount};
 
 use super::{Tls, TlsOptions};
 use crate::admin::Readiness;
+use crate::metrics::Registry;
 use crate::traces::Sampler;
 use crate::watched::Watcher;
 use crate::{Process, Shutdown};

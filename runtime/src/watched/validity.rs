@@ -1,6 +1,8 @@
 //! Until when the certificates in watched files are valid.
 
-use prometheus::{GaugeVec, Opts, Registry};
+use prometheus::GaugeVec;
+
+use crate::metrics::{Label, Registry};
 
 /// When a certificate is valid, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,25 +20,19 @@ pub(super) struct Validities {
 
 impl Validities {
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        // file: what the certificate is for, as in tls.
+        let file = Label::such("file", "what it is for, as in `tls`");
         let validities = Self {
-            not_before: GaugeVec::new(
-                Opts::new(
-                    "waypost_tls_certificate_not_before_timestamp_seconds",
-                    "Since when the certificate in use is valid, in seconds since 1970",
-                ),
-                &["file"],
+            not_before: registry.real_gauges(
+                "waypost_tls_certificate_not_before_timestamp_seconds",
+                "Since when the certificate in use is valid, in seconds since 1970",
+                &[file],
             )?,
-            not_after: GaugeVec::new(
-                Opts::new(
-                    "waypost_tls_certificate_not_after_timestamp_seconds",
-                    "Until when the certificate in use is valid, in seconds since 1970",
-                ),
-                &["file"],
+            not_after: registry.real_gauges(
+                "waypost_tls_certificate_not_after_timestamp_seconds",
+                "Until when the certificate in use is valid, in seconds since 1970",
+                &[file],
             )?,
         };
-        registry.register(Box::new(validities.not_before.clone()))?;
-        registry.register(Box::new(validities.not_after.clone()))?;
         Ok(validities)
     }
 

@@ -20,7 +20,7 @@ use super::rules;
 use super::{
     Change, Claim, Claimed, Created, Cursor, Error, Expired, Exported, Imported, Lease, Leased,
     LinkStore, ListPlace, Listed, Place, Poll, Position, PrefixOwner, Purged, Purpose, Resolved,
-    Session, Transferred, Write, Written,
+    Session, Size, Transferred, Write, Written,
 };
 
 mod claims;
@@ -313,6 +313,10 @@ impl Session for PostgresSession {
 
     async fn position(&mut self) -> Result<Position, Error> {
         server::position(&mut self.connection).await
+    }
+
+    async fn size(&mut self) -> Result<Size, Error> {
+        server::size(&mut self.connection).await
     }
 
     async fn ownership(&mut self) -> Result<Vec<PrefixOwner>, Error> {

@@ -18,7 +18,7 @@ use super::rules::{self, OnExisting, OnWrite};
 use super::{
     Change, Claim, Claimed, Created, Cursor, Error, Expired, Exported, Imported, Lease, Leased,
     LinkStore, ListPlace, Listed, Place, Poll, Position, PrefixOwner, Purged, Purpose, Resolved,
-    Session, Transferred, Write, Written,
+    Session, Size, Transferred, Write, Written,
 };
 
 mod backup;
@@ -371,6 +371,26 @@ impl Session for SqliteSession {
     }
 
     /// A file has no standbys that could be elsewhere.
+    /// The file has no estimate of the links, and counting them reads all of it.
+    async fn size(&mut self) -> Result<Size, Error> {
+        let mut reader = self.reader().await;
+        let (bytes, prefixes, epoch) = sqlx::query_as(
+            "-- shard.size
+             SELECT (SELECT page_count FROM pragma_page_count)
+                        * (SELECT page_size FROM pragma_page_size),
+                    (SELECT count(*) FROM prefix_owner WHERE state = 'owned'),
+                    (SELECT coalesce(max(epoch), 0) FROM prefix_owner)",
+        )
+        .fetch_one(reader.connection())
+        .await?;
+        Ok(Size {
+            links: None,
+            bytes,
+            prefixes,
+            epoch,
+        })
+    }
+
     async fn position(&mut self) -> Result<Position, Error> {
         Ok(Position {
             log: 0,

@@ -55,6 +55,7 @@ macro_rules! conformance {
             applied_changes_are_kept_for_their_time_and_can_be_made_due_again
             each_change_of_destination_is_audited
             ownership_names_every_prefix_and_is_seeded_once
+            a_store_tells_how_much_it_holds
             a_database_of_another_shard_is_refused
             a_schema_of_a_later_release_is_refused
             a_live_link_is_found_by_its_source_whatever_its_slug
@@ -623,6 +624,29 @@ pub(crate) async fn ownership_names_every_prefix_and_is_seeded_once(database: &i
     assert_eq!(session.ownership().await.unwrap(), owners);
     let moved = "SELECT count(*) FROM prefix_owner WHERE state <> 'owned'";
     assert_eq!(database.count(moved).await, 0);
+}
+
+pub(crate) async fn a_store_tells_how_much_it_holds(database: &impl Database) {
+    let mut session = database.session().await;
+    let before = session.size().await.unwrap();
+    assert_eq!(before.prefixes, waypost_domain::Prefix::COUNT as i64);
+    assert_eq!(before.epoch, 1);
+    database
+        .execute("UPDATE prefix_owner SET state = 'moved', moved_to = 's1', epoch = 7 WHERE prefix = 'aa'")
+        .await;
+    let links: Vec<_> = (0..100).map(|n| minted(&format!("ab{n:06}"))).collect();
+    session.create_batch(&links).await.unwrap();
+    let after = session.size().await.unwrap();
+    assert_eq!((after.prefixes, after.epoch), (before.prefixes - 1, 7));
+    assert!(after.bytes > before.bytes, "{after:?}");
+    // The database's own statistics come with a delay, if it has any.
+    if before.links.is_some() {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        while session.size().await.unwrap().links != Some(100) {
+            assert!(tokio::time::Instant::now() < deadline, "{after:?}");
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 pub(crate) async fn a_database_of_another_shard_is_refused(database: &impl Database) {

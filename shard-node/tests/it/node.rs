@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -14,6 +13,7 @@ use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{self as message, watch_event};
 use waypost_proto::transport::{Transport, over};
 use waypost_runtime::admin::Readiness;
+use waypost_runtime::metrics::Registry;
 use waypost_runtime::traces::Sampler;
 use waypost_runtime::watched::Watcher;
 use waypost_runtime::{Error, Process, Shutdown, config};

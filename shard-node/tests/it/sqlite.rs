@@ -99,7 +99,7 @@ async fn the_service_in_process_creates_resolves_and_tells_changes() {
         key_ring(),
         std::time::Duration::from_hours(720),
         &shutdown,
-        &prometheus::Registry::new(),
+        &waypost_runtime::metrics::Registry::new(),
     )
     .await
     .unwrap();
@@ -181,7 +181,7 @@ async fn lists_are_filtered_and_look_at_a_bounded_number_of_rows() {
         key_ring(),
         std::time::Duration::from_hours(720),
         &shutdown,
-        &prometheus::Registry::new(),
+        &waypost_runtime::metrics::Registry::new(),
     )
     .await
     .unwrap();

@@ -3,4 +3,6 @@
 
 mod bench;
 mod cluster;
+mod metrics;
+mod promql;
 mod rules;

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{EncodingKey, Header, encode};
-use prometheus::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use waypost_domain::api_key::{self, ApiKey, KeyId};
+use waypost_runtime::metrics::Registry;
 
 use super::*;
 

@@ -188,7 +188,7 @@ pub(in super::super) async fn stats(
 }
 
 async fn link_stats(api: &Api, asked: &LinkStatsRequest) -> Result<LinkStatsResponse, Problem> {
-    ask(api, |mut client| {
+    ask(api, "link_stats", |mut client| {
         let mut request = Request::new(asked.clone());
         request.set_timeout(DEADLINE);
         async move { client.link_stats(request).await }

@@ -116,7 +116,7 @@ pub(in super::super) async fn stats(
         interval: query.span.interval.to_wire().into(),
         top: query.top_or_default(),
     };
-    let counted = ask(&api, |mut client| {
+    let counted = ask(&api, "tenant_stats", |mut client| {
         let mut request = Request::new(asked.clone());
         request.set_timeout(DEADLINE);
         async move { client.tenant_stats(request).await }

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 
 use futures_util::Stream;
-use prometheus::Registry;
 use prost::Message as _;
 use tonic::Response;
 use uuid::Uuid;
@@ -16,6 +15,7 @@ use waypost_proto::link::{
     Absent, CreateBatchResponse, CreateOutcome, Failure, ResolveBatchResponse, ResolveOutcome,
     WatchEvent, WatchRequest,
 };
+use waypost_runtime::metrics::Registry;
 
 use super::*;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 
-use crate::store::{Error, Position};
+use crate::store::{Error, Position, Size};
 
 /// How long a commit waits for a standby where there is one: some milliseconds, and
 /// more than that if it restarts. Shorter than what a request waits, so that who has
@@ -66,4 +66,25 @@ pub(super) async fn refuse_unconfirmed(connection: &mut PgConnection) -> Result<
 
 fn unusable(problem: &'static str) -> Error {
     Error::Unavailable(sqlx::Error::Io(std::io::Error::other(problem)))
+}
+
+/// How much the shard holds. What was inserted since the last vacuum is counted by the
+/// server's statistics, which a crash empties.
+pub(super) async fn size(connection: &mut PgConnection) -> Result<Size, Error> {
+    let (links, bytes, prefixes, epoch): (i64, i64, i64, i32) = sqlx::query_as(
+        "-- shard.size
+         SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0),
+                pg_total_relation_size(c.oid),
+                (SELECT count(*) FROM prefix_owner AS o WHERE o.state = 'owned'),
+                (SELECT coalesce(max(o.epoch), 0) FROM prefix_owner AS o)
+         FROM pg_class AS c WHERE c.oid = 'links'::regclass",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Size {
+        links: Some(links),
+        bytes,
+        prefixes,
+        epoch: epoch.into(),
+    })
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use prometheus::Registry;
 use tokio::time::Instant;
 use waypost_analytics_consumer::store::SqliteRollups;
 use waypost_domain::mint::Mint;
@@ -16,6 +15,7 @@ use waypost_gateway::clicks::{self, Clicks, Flushed};
 use waypost_keygen::store::SqliteCounters;
 use waypost_proto::analytics::Rollup;
 use waypost_runtime::config::Invalid;
+use waypost_runtime::metrics::Registry;
 use waypost_runtime::{Error, secrets};
 use waypost_shard_node::store::sqlite::{SqliteSession, SqliteStore};
 use waypost_shard_node::store::{Exported, LinkStore as _, Purpose, Session as _};
