@@ -4,6 +4,7 @@ mod bench;
 mod broker;
 mod check;
 mod cluster;
+mod dashboards;
 mod docs;
 mod packages;
 mod programs;
@@ -37,6 +38,8 @@ enum Task {
     Docs(docs::Options),
     /// Write the Prometheus rules that follow from the objectives
     Slo(slo::Options),
+    /// Write Grafana's dashboards
+    Dashboards(dashboards::Options),
     /// Build the Kafka-compatible broker into the cache folder, once
     Broker,
     /// Run the whole system on this machine
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::Docs(options) => docs::run(&options),
         Task::Slo(options) => slo::run(&options),
+        Task::Dashboards(options) => dashboards::run(&options),
         Task::Broker => broker::run(),
         Task::Cluster(cluster::Task::Up(options)) => cluster::up(&options),
         Task::Bench(options) => bench::run(&options),

@@ -7,7 +7,7 @@ mod rules;
 use std::fs;
 use std::path::PathBuf;
 
-pub(crate) use objectives::OBJECTIVES;
+pub(crate) use objectives::{Events, OBJECTIVES, Objective, WINDOW_DAYS};
 
 use crate::{Error, steps};
 

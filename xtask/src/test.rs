@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test, on the real parts.
 
 use crate::steps::Steps;
-use crate::{Error, docs, packages, slo};
+use crate::{Error, dashboards, docs, packages, slo};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -17,6 +17,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     steps.cargo(&["build", "--workspace", "--bins"])?;
     docs::check()?;
     slo::check()?;
+    dashboards::check()?;
     let mut test = vec!["test"];
     if !options.arguments.iter().any(|word| word == "-p") {
         test.push("--workspace");

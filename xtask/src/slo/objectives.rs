@@ -13,6 +13,17 @@ pub(crate) struct Objective {
     pub(crate) events: Events,
 }
 
+/// Over how long a promise is kept or not.
+pub(crate) const WINDOW_DAYS: u32 = 30;
+
+impl Objective {
+    /// The part of the events that may be bad, in as many digits as it has.
+    pub(crate) fn budget(&self) -> String {
+        let text = format!("{:.6}", 1.0 - self.target);
+        text.trim_end_matches('0').to_owned()
+    }
+}
+
 /// How events are counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Events {

@@ -80,7 +80,7 @@ fn group(text: &mut String, objective: &Objective) {
         id,
         &format!("vector({target})"),
     );
-    let budget = budget(objective);
+    let budget = objective.budget();
     let burn = |window| format!("slo:error_ratio:rate{window}{{slo=\"{id}\"}} / {budget}");
     record(text, "slo:burn_rate:rate5m", id, &burn("5m"));
     record(text, "slo:burn_rate:rate1h", id, &burn("1h"));
@@ -119,12 +119,6 @@ fn rates(events: Events) -> (String, String) {
             format!("avg_over_time(({gauge} > bool {at_most})[5m:15s])"),
         ),
     }
-}
-
-/// The part of the events that may be bad, in as many digits as it has.
-fn budget(objective: &Objective) -> String {
-    let text = format!("{:.6}", 1.0 - objective.target);
-    text.trim_end_matches('0').to_owned()
 }
 
 /// Over the short window as well, so that an alert ends soon after its cause.
@@ -185,8 +179,8 @@ fn alert(text: &mut String, objective: &Objective, kind: &str, severity: &str, e
         "        labels: {{severity: {severity}, slo: {id}}}\n        annotations:\n          \
          summary: \"{{{{ $labels.region }}}}: the error budget of {id} {says}\"\n          \
          description: \"Promised: {}.\"\n          \
-         runbook: docs/runbooks/{id}.md\n          \
-         dashboard: waypost-slo",
+         runbook_url: \"{{{{ $externalLabels.docs }}}}/docs/runbooks/{id}.md\"\n          \
+         dashboard_url: \"{{{{ $externalLabels.grafana }}}}/d/waypost-slo?var-region={{{{ $labels.region }}}}\"",
         objective.promise
     );
 }

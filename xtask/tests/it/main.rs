@@ -3,6 +3,7 @@
 
 mod bench;
 mod cluster;
+mod dashboards;
 mod metrics;
 mod promql;
 mod rules;

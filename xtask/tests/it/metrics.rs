@@ -184,6 +184,7 @@ pub(crate) struct Rule {
     pub(crate) expression: String,
     /// That it sets, and that it groups by.
     labels: Vec<String>,
+    pub(crate) text: String,
 }
 
 /// The rules of both files, which are all written in the same few ways.
@@ -214,6 +215,7 @@ pub(crate) fn rules() -> Vec<Rule> {
                 is_recorded: is_recorded == 1,
                 expression,
                 labels,
+                text: text.to_owned(),
             });
         }
     }
