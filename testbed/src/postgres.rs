@@ -1,5 +1,6 @@
 //! A real Postgres server of one's own, and standbys of it.
 
+mod archive;
 mod secure;
 mod standby;
 
@@ -287,8 +288,7 @@ impl<'a> Seat<'a> {
 
     /// Writes a file that the server is to read.
     fn write(&self, path: &Path, text: &str) -> Result<()> {
-        write(path, text)?;
-        give(path, self.user).doing(|| format!("give {} to Postgres", path.display()))
+        write_for(path, text, self.user)
     }
 
     /// Sets what all servers have, where this one is, and the rest.
@@ -333,6 +333,12 @@ fn create_private(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
         .and_then(|()| fs::set_permissions(folder, Permissions::from_mode(0o700)))
         .and_then(|()| give(folder, user))
         .doing(|| format!("create {}", folder.display()))
+}
+
+/// Writes a file that the server is to read, who runs as this user.
+fn write_for(path: &Path, text: &str, user: Option<(u32, u32)>) -> Result<()> {
+    write(path, text)?;
+    give(path, user).doing(|| format!("give {} to Postgres", path.display()))
 }
 
 fn give(path: &Path, user: Option<(u32, u32)>) -> io::Result<()> {

@@ -17,6 +17,7 @@ mod protection;
 mod repeats;
 mod replicas;
 mod restarts;
+mod restore;
 mod retries;
 mod spool;
 mod statistics;

@@ -4,6 +4,7 @@
 mod bench;
 mod cluster;
 mod dashboards;
+mod docker;
 mod metrics;
 mod promql;
 mod rules;
