@@ -81,6 +81,12 @@ pub struct Options {
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
     pub secrets_dir: PathBuf,
 
+    /// Bring the database up to date and end, without serving: what a release does once
+    /// before its processes start
+    #[arg(long, env = "WAYPOST_MIGRATE_ONLY", default_value = "false",
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub migrate_only: bool,
+
     #[command(flatten)]
     pub tls: TlsOptions,
 

@@ -49,6 +49,11 @@ pub async fn serve_on(
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.postgres.connect("waypost-analytics-consumer")?);
     let store = Arc::new(PostgresRollups::new(pool));
+    if options.migrate_only {
+        let migrate = || store.migrate();
+        let is_permanent = database::Error::is_permanent;
+        return database::prepare_only(&process.shutdown, migrate, is_permanent).await;
+    }
     let metrics = Metrics::register(&process.registry)
         .map_err(|error| Error::failed("register the metrics of analytics", error))?;
 

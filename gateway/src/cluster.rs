@@ -1,8 +1,10 @@
 //! The gateway of a cluster: its parts made from options.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tonic::transport::Endpoint;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::{KeyRing, parse_hex};
@@ -17,8 +19,10 @@ use waypost_runtime::{Error, Process, grpc, secrets};
 use crate::api::{Auth, Rules, auth};
 use crate::clicks::{self, Clicks, KafkaLog, KafkaSettings};
 use crate::config::Config;
+use crate::names;
 use crate::protection::Protection;
 use crate::server::{self, Drain};
+use crate::shards::{Node, Nodes};
 use crate::{Parts, SharedCache};
 
 /// How long idle connections are kept once the end was asked for.
@@ -38,11 +42,11 @@ pub async fn serve(config: Config, process: Process) -> Result<(), Error> {
         lame_duck: config.lame_duck,
         idle_close: IDLE_CLOSE,
     };
-    let parts = parts(&config, &process)?;
+    let parts = parts(&config, &process).await?;
     crate::run(listener, parts, drain, &process).await
 }
 
-fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
+async fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
     let secret = |name| secrets::read(&config.secrets_dir, name);
     let token = ServiceToken::parse(&secret("service-token")?).ok_or_else(|| {
         secrets::malformed("service-token", "expected 16 to 512 visible characters")
@@ -65,11 +69,7 @@ fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         tls: config.tls.open(process)?,
     };
     let map = read_map(config)?;
-    let shard_nodes = map
-        .shards()
-        .iter()
-        .map(|shard| caller.transports("--shard-map", &shard.nodes))
-        .collect::<Result<_, _>>()?;
+    let shard_nodes = caller.shard_nodes(&map).await?;
     let shared_cache = if config.redis.is_empty() {
         SharedCache::None
     } else {
@@ -121,38 +121,67 @@ fn read_map(config: &Config) -> Result<ShardMap, Invalid> {
     ShardMap::parse(&text).map_err(|error| invalid(error.to_string()))
 }
 
-/// How this gateway calls other services.
-struct Caller {
+/// How this gateway calls other services. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Caller {
     token: ServiceToken,
     tls: Option<Tls>,
 }
 
 impl Caller {
-    /// Connections that are made when they are first used, and again when they break.
+    #[cfg(test)]
+    pub(crate) fn plain(token: ServiceToken) -> Self {
+        Self { token, tls: None }
+    }
+
+    /// The nodes of each shard, in the order of the map. Names are looked up, now and
+    /// again.
+    async fn shard_nodes(&self, map: &ShardMap) -> Result<Vec<Nodes>, Invalid> {
+        let mut shards = Vec::new();
+        for shard in map.shards() {
+            let (mut fixed, mut named) = (Vec::new(), Vec::new());
+            for node in &shard.nodes {
+                let endpoint = self.endpoint("--shard-map", node)?;
+                if node.parse::<SocketAddr>().is_ok() {
+                    fixed.push(Node::new(self.to(&endpoint)));
+                } else {
+                    named.push((node.clone(), endpoint));
+                }
+            }
+            shards.push(names::follow(fixed, named, self.clone()));
+        }
+        Ok(join_all(shards).await)
+    }
+
     fn transports(
         &self,
         option: &'static str,
         nodes: &[String],
     ) -> Result<Vec<Transport>, Invalid> {
-        nodes
-            .iter()
-            .map(|node| {
-                // With TLS as well: it is put under the connection that this names.
-                let endpoint =
-                    Endpoint::from_shared(format!("http://{node}")).map_err(|_| Invalid {
-                        option,
-                        problem: format!("\"{node}\" is not host:port"),
-                    })?;
-                let channel = grpc::channel(&self.tuned(endpoint), self.tls.as_ref());
-                Ok(transport::over(channel, &self.token))
-            })
-            .collect()
+        let to = |node: &String| Ok(self.to(&self.endpoint(option, node)?));
+        nodes.iter().map(to).collect()
     }
 
-    fn tuned(&self, endpoint: Endpoint) -> Endpoint {
+    /// A connection that is made when it is first used, and again when it breaks.
+    fn to(&self, endpoint: &Endpoint) -> Transport {
+        transport::over(grpc::channel(endpoint, self.tls.as_ref()), &self.token)
+    }
+
+    /// The same to one address of a host that has several.
+    pub(crate) fn to_address(&self, endpoint: &Endpoint, address: SocketAddr) -> Transport {
+        let channel = grpc::channel_to(endpoint, address, self.tls.as_ref());
+        transport::over(channel, &self.token)
+    }
+
+    fn endpoint(&self, option: &'static str, node: &str) -> Result<Endpoint, Invalid> {
+        // With TLS as well: it is put under the connection that this names.
+        let endpoint = Endpoint::from_shared(format!("http://{node}")).map_err(|_| Invalid {
+            option,
+            problem: format!("\"{node}\" is not host:port"),
+        })?;
         // A handshake is one more round trip, and a signature on each side.
         let connect_ms = if self.tls.is_some() { 400 } else { 200 };
-        endpoint
+        Ok(endpoint
             .connect_timeout(Duration::from_millis(connect_ms))
             .tcp_nodelay(true)
             // A peer behind a cut cable is noticed within 13 s.
@@ -161,7 +190,7 @@ impl Caller {
             .keep_alive_while_idle(true)
             // Room for a batch of links without a round trip for more.
             .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(1 << 22)
+            .initial_connection_window_size(1 << 22))
     }
 }
 

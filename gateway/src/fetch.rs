@@ -32,6 +32,9 @@ pub(crate) struct Parts {
     pub(crate) l1: Arc<L1>,
     pub(crate) shards: Shards,
     pub(crate) freshness: Arc<[Freshness]>,
+    /// By index of the shard, whether it is at home in this region: only its changes are
+    /// put into this region's Redis, so that of others nothing there can be believed.
+    pub(crate) homes: Vec<bool>,
     pub(crate) shared: Tier,
     pub(crate) flights: Flights<Fetched>,
 }
@@ -64,6 +67,9 @@ impl Fetcher {
 
     /// Puts a link into Redis that a shard has just answered to a write.
     pub(crate) async fn write_through(&self, link: &Link, stamp: Stamp) {
+        if !self.0.is_shared(&link.key) {
+            return;
+        }
         let asked = self.0.freshness(&link.key).when(stamp);
         self.0.shared.put(link, None, asked).await;
     }
@@ -80,6 +86,12 @@ impl Parts {
         &self.freshness[shard.get()]
     }
 
+    /// Whether Redis is told of this link's changes.
+    fn is_shared(&self, key: &LinkKey) -> bool {
+        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
+        !self.shared.is_none() && self.homes[shard.get()]
+    }
+
     async fn fetch(&self, key: &Arc<LinkKey>) -> Fetched {
         match self.in_redis(key).await {
             Ok(fetched) => fetched,
@@ -94,7 +106,7 @@ impl Parts {
     /// to be replaced.
     async fn in_redis(&self, key: &LinkKey) -> Result<Fetched, Option<Vec<u8>>> {
         let freshness = self.freshness(key);
-        if self.shared.is_none() || !freshness.redis_is_current() {
+        if !self.is_shared(key) || !freshness.redis_is_current() {
             return Err(None);
         }
         let stamp = freshness.stamp();
@@ -137,7 +149,7 @@ impl Parts {
 
     /// Puts a primary's answer into Redis without waiting for it.
     fn fill(&self, key: &LinkKey, link: Option<Box<Link>>, bad: Option<Vec<u8>>, stamp: Stamp) {
-        if self.shared.is_none() {
+        if !self.is_shared(key) {
             return;
         }
         let (shared, key) = (self.shared.clone(), key.clone());

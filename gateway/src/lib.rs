@@ -23,6 +23,8 @@ mod lanes;
 pub mod limits;
 pub mod lookup;
 pub mod metrics;
+#[cfg(feature = "cluster")]
+mod names;
 mod pages;
 mod passwords;
 pub mod protection;
@@ -77,6 +79,7 @@ use crate::workers::Workers;
 
 #[cfg(feature = "cluster")]
 pub use cluster::serve;
+pub use shards::Nodes;
 pub use shared_cache::SharedCache;
 
 /// Registers all metrics of this service, for those who want to know which there are.
@@ -99,7 +102,7 @@ pub struct Parts {
     /// Links are created on shards that are at home here.
     pub region: String,
     /// The nodes of each shard, in the order of the map.
-    pub shard_nodes: Vec<Vec<Transport>>,
+    pub shard_nodes: Vec<Nodes>,
     pub keygens: Vec<Transport>,
     pub analytics: Vec<Transport>,
     /// The keys of the shards' signatures.
@@ -138,7 +141,7 @@ pub async fn run(
     let workers = Workers::start(process.threads)
         .map_err(|error| Error::failed("start the threads that serve", error))?;
     let routes = Routes::seeded_by(&parts.map);
-    let homes = parts
+    let homes: Vec<bool> = parts
         .map
         .shards()
         .iter()
@@ -173,7 +176,13 @@ pub async fn run(
         Arc::clone(&l1),
         serving.clone(),
     ));
-    let keys = Keys::start(parts.keygens, routes, homes, metrics.clone(), serving);
+    let keys = Keys::start(
+        parts.keygens,
+        routes,
+        homes.clone(),
+        metrics.clone(),
+        serving,
+    );
     let limits = Limits::new(&parts.limits, metrics.clone());
     #[cfg(feature = "cluster")]
     let limits = match &parts.shared_cache {
@@ -196,6 +205,7 @@ pub async fn run(
         l1: Arc::clone(&l1),
         shards: shards.clone(),
         freshness: Arc::clone(&freshness),
+        homes,
         shared,
         flights: Flights::new(metrics.joined()),
     });

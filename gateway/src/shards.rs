@@ -2,6 +2,7 @@
 //! and re-routed when a prefix has moved.
 
 mod list;
+mod nodes;
 mod peer;
 
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use waypost_domain::{
     signature::KeyRing,
 };
 use waypost_proto::link::{ClaimRequest, DeleteRequest, LeaseVisitsRequest, UpdateRequest};
-use waypost_proto::transport::Transport;
 
 use crate::batch::{self, Batcher};
 use crate::metrics::Metrics;
 use crate::routing::{Routes, ShardIndex};
 
 pub use list::{Listing, Page, Place};
+pub(crate) use nodes::Node;
+pub use nodes::Nodes;
 pub(crate) use peer::Peer;
 
 /// Reads of one shard. What a read costs is mostly its share of a call and of a
@@ -157,14 +159,9 @@ struct Line {
 }
 
 impl Shards {
-    /// `nodes` holds the transports of each shard, in the order of the map.
+    /// `nodes` holds those of each shard, in the order of the map.
     #[must_use]
-    pub fn start(
-        routes: Routes,
-        nodes: Vec<Vec<Transport>>,
-        keys: &Arc<KeyRing>,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn start(routes: Routes, nodes: Vec<Nodes>, keys: &Arc<KeyRing>, metrics: Metrics) -> Self {
         let peers: Vec<Arc<Peer>> = nodes
             .into_iter()
             .enumerate()

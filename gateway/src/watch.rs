@@ -77,7 +77,7 @@ impl Follower<'_> {
         let node = nodes
             .get(turn % nodes.len().max(1))
             .ok_or_else(|| Status::unavailable("the shard has no nodes"))?;
-        let mut client = LinkServiceClient::new(node.clone());
+        let mut client = LinkServiceClient::new(node.transport.clone());
         let silent = |_| Status::deadline_exceeded("the stream is silent");
         let mut stream = tokio::time::timeout(SILENCE, client.watch(WatchRequest {}))
             .await

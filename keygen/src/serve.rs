@@ -52,6 +52,11 @@ pub async fn serve_on(
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.postgres.connect("waypost-keygen")?);
     let store = PostgresCounters::new(pool);
+    if options.migrate_only {
+        let migrate = || store.migrate();
+        let is_permanent = database::Error::is_permanent;
+        return database::prepare_only(&process.shutdown, migrate, is_permanent).await;
+    }
     let keygen = Keygen::new(store.clone(), Mint::new(&slug_key), &process.registry)?;
 
     let shutdown = &process.shutdown;

@@ -147,6 +147,27 @@ where
     }
 }
 
+/// The same for a process that does nothing else, so that it has failed if it is told to
+/// end before.
+///
+/// # Errors
+/// As [`prepare`], or if the process was told to end.
+pub async fn prepare_only<E, F>(
+    shutdown: &Shutdown,
+    attempt: impl FnMut() -> F,
+    is_permanent: impl Fn(&E) -> bool,
+) -> Result<(), crate::Error>
+where
+    E: std::error::Error + Send + Sync + 'static,
+    F: Future<Output = Result<(), E>>,
+{
+    if prepare(shutdown, attempt, is_permanent).await? {
+        return Ok(());
+    }
+    let told = "the process was told to end before";
+    Err(crate::Error::failed("prepare the database", told))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! Calls between processes: how generated servers are served, and how a client comes to
 //! one, over TCP or over mutual TLS.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream::Stream};
@@ -85,6 +86,29 @@ pub fn channel(endpoint: &Endpoint, tls: Option<&Tls>) -> Channel {
             tls.connect(host, stream.into_inner())
                 .await
                 .map(TokioIo::new)
+        }
+    }))
+}
+
+/// The same to one address of a host that has several. Its certificate must name the host.
+#[must_use]
+pub fn channel_to(endpoint: &Endpoint, address: SocketAddr, tls: Option<&Tls>) -> Channel {
+    let connect = async move || {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok::<_, std::io::Error>(stream)
+    };
+    let Some(tls) = tls.cloned() else {
+        return endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| async move {
+            connect().await.map(TokioIo::new)
+        }));
+    };
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
+        let tls = tls.clone();
+        async move {
+            let stream = connect().await?;
+            let host = uri.host().unwrap_or_default();
+            tls.connect(host, stream).await.map(TokioIo::new)
         }
     }))
 }

@@ -57,6 +57,11 @@ pub async fn serve_on(
     let (secret, expected) = (ServiceToken::SECRET, ServiceToken::EXPECTED);
     let token = secrets::parse(&options.secrets_dir, secret, expected, ServiceToken::parse)?;
     let (store, replicas) = stores(&options)?;
+    if options.migrate_only {
+        let prepare = || store.prepare(&map);
+        let is_permanent = store::Error::is_permanent;
+        return database::prepare_only(&process.shutdown, prepare, is_permanent).await;
+    }
     let cache = cache(&options, &process.watcher)?;
     let metrics = Metrics::register(&process.registry)
         .map_err(|error| Error::failed("register metrics", error))?;

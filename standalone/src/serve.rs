@@ -140,7 +140,7 @@ async fn parts(
     Ok(Parts {
         map,
         region: REGION.to_owned(),
-        shard_nodes: vec![vec![in_process(LinkServiceServer::new(links))]],
+        shard_nodes: vec![vec![in_process(LinkServiceServer::new(links))].into()],
         keygens: vec![in_process(KeygenServiceServer::new(keygen))],
         analytics: vec![in_process(AnalyticsServiceServer::new(analytics.service()))],
         link_keys: Arc::new(link_keys),

@@ -20,6 +20,7 @@ use waypost_proto::link::{
 use waypost_proto::transport::{self, Transport};
 
 use super::list::{Listed, Place};
+use super::nodes::{Node, Nodes};
 use super::{Claimed, Created, Error, Item, Leased, Resolved, Source, Written};
 use crate::metrics::{Metrics, call_result};
 use crate::retry::Budget;
@@ -49,9 +50,7 @@ const PASSED_OVER: Duration = Duration::from_millis(250);
 /// The nodes of one shard.
 pub(crate) struct Peer {
     id: ShardId,
-    nodes: Vec<Transport>,
-    /// By index of the node.
-    passed_over: Vec<PassedOver>,
+    nodes: Nodes,
     started: Instant,
     next: AtomicUsize,
     keys: Arc<KeyRing>,
@@ -59,23 +58,10 @@ pub(crate) struct Peer {
     metrics: Metrics,
 }
 
-/// Until when a node is passed over, in milliseconds since the peer's start.
-#[derive(Default)]
-struct PassedOver {
-    unreachable: AtomicU64,
-    without_primary: AtomicU64,
-}
-
 impl Peer {
-    pub(super) fn new(
-        id: ShardId,
-        nodes: Vec<Transport>,
-        keys: Arc<KeyRing>,
-        metrics: Metrics,
-    ) -> Self {
+    pub(super) fn new(id: ShardId, nodes: Nodes, keys: Arc<KeyRing>, metrics: Metrics) -> Self {
         Self {
             id,
-            passed_over: nodes.iter().map(|_| PassedOver::default()).collect(),
             nodes,
             started: Instant::now(),
             next: AtomicUsize::new(0),
@@ -89,8 +75,8 @@ impl Peer {
         &self.id
     }
 
-    pub(crate) fn nodes(&self) -> &[Transport] {
-        &self.nodes
+    pub(crate) fn nodes(&self) -> Arc<Vec<Arc<Node>>> {
+        self.nodes.now()
     }
 
     /// The link of a message, if its signature is ours. One that is not is as bad
@@ -128,7 +114,7 @@ impl Peer {
         }
         let from_primary = response.from_primary;
         if !from_primary {
-            self.pass_over(&self.passed_over[node].without_primary);
+            self.pass_over(&node.without_primary);
         }
         Ok(keys
             .iter()
@@ -346,20 +332,19 @@ impl Peer {
 
     /// The next node in turn: not the one that has just failed if there is another,
     /// and rather one that was reached a moment ago, and reached the primary.
-    fn pick(&self, failed: Option<usize>) -> Option<usize> {
-        let (count, now) = (self.nodes.len(), self.now_ms());
+    fn pick(&self, failed: Option<&Arc<Node>>) -> Option<Arc<Node>> {
+        let (nodes, now) = (self.nodes.now(), self.now_ms());
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..count)
-            .map(|step| first.wrapping_add(step) % count)
+        (0..nodes.len())
+            .map(|step| &nodes[first.wrapping_add(step) % nodes.len()])
             .min_by_key(|node| {
-                let passed_over = &self.passed_over[*node];
-                let is_passed = |until: &AtomicU64| until.load(Ordering::Relaxed) > now;
                 (
-                    Some(*node) == failed,
-                    is_passed(&passed_over.unreachable),
-                    is_passed(&passed_over.without_primary),
+                    failed.is_some_and(|failed| Arc::ptr_eq(node, failed)),
+                    Node::is_passed_over(&node.unreachable, now),
+                    Node::is_passed_over(&node.without_primary, now),
                 )
             })
+            .cloned()
     }
 
     fn pass_over(&self, until: &AtomicU64) {
@@ -381,17 +366,17 @@ impl Peer {
         deadline: Duration,
         request: impl Fn() -> Q,
         run: impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
-    ) -> Result<(usize, A), Error>
+    ) -> Result<(Arc<Node>, A), Error>
     where
         F: Future<Output = Result<tonic::Response<A>, Status>>,
     {
         self.budget.deposit();
         let node = self.pick(None).ok_or(Error::Unavailable)?;
-        match self.try_at(node, rpc, deadline, request(), &run).await {
+        match self.try_at(&node, rpc, deadline, request(), &run).await {
             Err(Failed::Unreached(code)) if self.may_retry() => {
                 tracing::debug!(shard = %self.id, rpc, ?code, "asking another node");
-                let other = self.pick(Some(node)).ok_or(Error::Unavailable)?;
-                let answer = self.try_at(other, rpc, deadline, request(), &run).await?;
+                let other = self.pick(Some(&node)).ok_or(Error::Unavailable)?;
+                let answer = self.try_at(&other, rpc, deadline, request(), &run).await?;
                 Ok((other, answer))
             }
             answer => Ok((node, answer?)),
@@ -411,18 +396,18 @@ impl Peer {
         deadline: Duration,
         request: Q,
         run: impl Fn(LinkServiceClient<Transport>, Request<Q>) -> F,
-    ) -> Result<(usize, A), Error>
+    ) -> Result<(Arc<Node>, A), Error>
     where
         F: Future<Output = Result<tonic::Response<A>, Status>>,
     {
         let node = self.pick(None).ok_or(Error::Unavailable)?;
-        let answer = self.try_at(node, rpc, deadline, request, &run).await?;
+        let answer = self.try_at(&node, rpc, deadline, request, &run).await?;
         Ok((node, answer))
     }
 
     async fn try_at<Q, A, F>(
         &self,
-        node: usize,
+        node: &Node,
         rpc: &'static str,
         deadline: Duration,
         request: Q,
@@ -433,7 +418,7 @@ impl Peer {
     {
         let mut message = Request::new(request);
         message.set_timeout(deadline);
-        let call = run(LinkServiceClient::new(self.nodes[node].clone()), message);
+        let call = run(LinkServiceClient::new(node.transport.clone()), message);
         let timer = self.metrics.rpc_timer(rpc);
         let result = tokio::time::timeout(deadline, call).await;
         let status = match result {
@@ -446,7 +431,7 @@ impl Peer {
         };
         timer.ended(call_result(status.code()));
         if is_unreachable(status.code()) || transport::is_broken(&status) {
-            self.pass_over(&self.passed_over[node].unreachable);
+            self.pass_over(&node.unreachable);
             return Err(Failed::Unreached(status.code()));
         }
         if status.code() == Code::ResourceExhausted {
@@ -476,7 +461,7 @@ impl From<Failed> for Error {
 
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Peer({}, {} nodes)", self.id, self.nodes.len())
+        write!(f, "Peer({}, {:?})", self.id, self.nodes)
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Builder {
     has_tls: bool,
     proxied: Vec<Link>,
     pub(super) settings: Vec<(Kind, String, String)>,
+    pub(super) are_nodes_named: bool,
     programs: Option<PathBuf>,
     secrets: Option<PathBuf>,
     sandbox: Option<Arc<Sandbox>>,
@@ -59,6 +60,7 @@ impl Default for Builder {
             has_tls: false,
             proxied: Vec::new(),
             settings: Vec::new(),
+            are_nodes_named: false,
             programs: None,
             secrets: None,
             sandbox: None,
@@ -133,6 +135,13 @@ impl Builder {
     pub fn set(mut self, kind: Kind, name: &str, value: &str) -> Self {
         self.settings
             .push((kind, name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Calls the shards' nodes by names in the map instead of addresses.
+    #[must_use]
+    pub fn named_nodes(mut self) -> Self {
+        self.are_nodes_named = true;
         self
     }
 

@@ -61,11 +61,20 @@ impl Launch<'_> {
             .map(|(index, seats)| shard_map::Shard {
                 id: shard_id(index),
                 region: REGION.to_owned(),
-                nodes: seats.iter().map(Seat::address).collect(),
+                nodes: seats.iter().map(|seat| self.node(seat)).collect(),
             });
         let map =
             ShardMap::seed(shards.collect()).map_err(|error| Error::Refused(error.to_string()))?;
         write(&self.map, map.to_json())
+    }
+
+    /// As the map calls it.
+    fn node(&self, seat: &Seat) -> String {
+        let address = seat.address();
+        if self.builder.are_nodes_named {
+            return address.replace("127.0.0.1", "localhost");
+        }
+        address
     }
 
     fn shard(&self, id: ShardId, database: Database, seats: Vec<Seat>) -> Result<Shard> {

@@ -149,9 +149,9 @@ impl LinkService for Node {
 
 fn peer(nodes: &[Node]) -> Peer {
     let id = ShardId::parse("s0").unwrap();
-    let nodes = nodes.iter().map(Node::transport).collect();
+    let nodes: Vec<Transport> = nodes.iter().map(Node::transport).collect();
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    Peer::new(id, nodes, Arc::new(keys()), metrics)
+    Peer::new(id, nodes.into(), Arc::new(keys()), metrics)
 }
 
 fn keys() -> KeyRing {
@@ -279,7 +279,7 @@ async fn a_forged_link_is_counted_and_hides_no_other_from_a_list() {
     let metrics = Metrics::register(&registry).unwrap();
     let nodes = vec![Node::new(true).transport()];
     let shard = ShardId::parse("s0").unwrap();
-    let peer = Peer::new(shard, nodes, Arc::new(keys()), metrics);
+    let peer = Peer::new(shard, nodes.into(), Arc::new(keys()), metrics);
     let listed = peer.list(ListRequest::default()).await.unwrap();
     let slugs: Vec<_> = listed.links.iter().map(|l| l.key.slug.as_str()).collect();
     assert_eq!(slugs, ["good"]);

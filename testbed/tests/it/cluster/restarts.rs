@@ -119,6 +119,8 @@ impl<'a> Traffic<'a> {
 fn gateways_and_shard_nodes_restart_without_a_failed_request() {
     let cluster = small()
         .nodes_per_shard(2)
+        // As in Kubernetes.
+        .named_nodes()
         .set(Kind::Gateway, "WAYPOST_LAME_DUCK_MS", LAME_DUCK_MS)
         // Nothing is kept in memory, so that every redirect needs its shard.
         .set(Kind::Gateway, "WAYPOST_L1_MIB", "0")
