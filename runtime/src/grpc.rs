@@ -93,22 +93,23 @@ pub fn channel(endpoint: &Endpoint, tls: Option<&Tls>) -> Channel {
 /// The same to one address of a host that has several. Its certificate must name the host.
 #[must_use]
 pub fn channel_to(endpoint: &Endpoint, address: SocketAddr, tls: Option<&Tls>) -> Channel {
-    let connect = async move || {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok::<_, std::io::Error>(stream)
-    };
     let Some(tls) = tls.cloned() else {
         return endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| async move {
-            connect().await.map(TokioIo::new)
+            connect(address).await.map(TokioIo::new)
         }));
     };
     endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
         let tls = tls.clone();
         async move {
-            let stream = connect().await?;
+            let stream = connect(address).await?;
             let host = uri.host().unwrap_or_default();
             tls.connect(host, stream).await.map(TokioIo::new)
         }
     }))
+}
+
+async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod cluster;
 mod error;
 pub mod http;
+pub mod kubernetes;
 pub mod pip;
 mod port;
 pub mod postgres;

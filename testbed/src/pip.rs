@@ -95,8 +95,31 @@ impl Program {
     }
 }
 
+/// The name of a folder with packages that were built for the Python that is here: they
+/// are of no use to another.
+pub(crate) fn folder_name(name: &str, version: &str) -> Result<String> {
+    let asked = "import sys; print('%d.%d' % sys.version_info[:2])";
+    let output = Command::new("python3")
+        .args(["-c", asked])
+        .stdin(Stdio::null())
+        .output()
+        .doing(|| "start python3".to_owned())?;
+    let python = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Ok(format!("{name}-{version}-python-{python}"))
+}
+
+/// Fetches pinned packages, dependencies among them, into a folder.
+pub(crate) fn fetch(what: &str, requirements: &str, draft: &Path) -> Result<()> {
+    let list = draft.join("requirements.txt");
+    std::fs::write(&list, requirements).doing(|| format!("write {}", list.display()))?;
+    let install = ["install", "--only-binary=:all:", "--no-deps"];
+    let (from, to) = (list.display(), draft.display());
+    let more = [format!("--requirement={from}"), format!("--target={to}")];
+    run(what, &install, &[&more[0], &more[1]])
+}
+
 /// Lets pip do something for `what`.
-pub(crate) fn run(what: &str, arguments: &[&str], more: &[&str]) -> Result<()> {
+fn run(what: &str, arguments: &[&str], more: &[&str]) -> Result<()> {
     let output = Command::new("python3")
         .args(["-m", "pip"])
         .args(arguments)

@@ -1,10 +1,10 @@
 //! Schemathesis, which tries a live server against its own OpenAPI document.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use crate::cache;
-use crate::error::{Doing as _, Result};
+use crate::error::Result;
 use crate::pip;
 
 const REQUIREMENTS: &str = include_str!("schemathesis.txt");
@@ -39,26 +39,12 @@ pub fn command() -> Result<Command> {
     Ok(command)
 }
 
-/// What was built for one Python is of no use to another.
 fn folder_name() -> Result<String> {
-    let asked = "import sys; print('%d.%d' % sys.version_info[:2])";
-    let output = Command::new("python3")
-        .args(["-c", asked])
-        .stdin(Stdio::null())
-        .output()
-        .doing(|| "start python3".to_owned())?;
-    let python = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    Ok(format!("schemathesis-{VERSION}-python-{python}"))
+    pip::folder_name("schemathesis", VERSION)
 }
 
 fn fetch(draft: &Path) -> Result<()> {
-    let requirements: PathBuf = draft.join("requirements.txt");
-    std::fs::write(&requirements, REQUIREMENTS)
-        .doing(|| format!("write {}", requirements.display()))?;
-    let (from, to) = (requirements.display(), draft.display());
-    let install = ["install", "--only-binary=:all:", "--no-deps"];
-    let what = [format!("--requirement={from}"), format!("--target={to}")];
-    pip::run("Schemathesis", &install, &[&what[0], &what[1]])
+    pip::fetch("Schemathesis", REQUIREMENTS, draft)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod dashboards;
 mod docs;
+mod k8s;
 mod packages;
 mod programs;
 mod slo;
@@ -40,6 +41,8 @@ enum Task {
     Slo(slo::Options),
     /// Write Grafana's dashboards
     Dashboards(dashboards::Options),
+    /// Write the manifests of Kubernetes that follow from deploy/topology.yaml
+    K8s(k8s::Options),
     /// Build the Kafka-compatible broker into the cache folder, once
     Broker,
     /// Run the whole system on this machine
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Task::Docs(options) => docs::run(&options),
         Task::Slo(options) => slo::run(&options),
         Task::Dashboards(options) => dashboards::run(&options),
+        Task::K8s(options) => k8s::run(&options),
         Task::Broker => broker::run(),
         Task::Cluster(cluster::Task::Up(options)) => cluster::up(&options),
         Task::Bench(options) => bench::run(&options),

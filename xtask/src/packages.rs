@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use waypost_testbed::{broker, pip, postgres, schemathesis};
+use waypost_testbed::{broker, kubernetes, pip, postgres, schemathesis};
 
 use crate::Error;
 use crate::steps::Steps;
@@ -142,6 +142,12 @@ const NEEDS: &[Need] = &[
             let programs = pip::are_to_be_fetched().unwrap_or(true);
             !(schemathesis || programs) || has_pip()
         },
+    },
+    // Fetches what the manifests are judged with.
+    Need {
+        package: "python3-pip",
+        purpose: Purpose::Test,
+        is_met: || !kubernetes::is_to_be_fetched().unwrap_or(true) || has_pip(),
     },
 ];
 

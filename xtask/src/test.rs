@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test, on the real parts.
 
 use crate::steps::Steps;
-use crate::{Error, dashboards, docs, packages, slo};
+use crate::{Error, dashboards, docs, k8s, packages, slo};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -18,6 +18,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     docs::check()?;
     slo::check()?;
     dashboards::check()?;
+    k8s::check()?;
     let mut test = vec!["test"];
     if !options.arguments.iter().any(|word| word == "-p") {
         test.push("--workspace");
