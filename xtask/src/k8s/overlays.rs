@@ -212,6 +212,22 @@ const MIRROR_PODS: &str = "  resources:
         seccompProfile: {type: RuntimeDefault}
 ";
 
+/// What a program shows when it is called, or calls: the names by which others know it.
+const CERTIFICATE: &str = "\
+---
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata:
+  name: @program@-tls
+spec:
+  secretName: @program@-tls
+  duration: 24h
+  privateKey: {algorithm: ECDSA, size: 256, rotationPolicy: Always}
+  usages: [digital signature, server auth, client auth]
+  dnsNames: [@names@]
+  issuerRef: {kind: ClusterIssuer, name: waypost}
+";
+
 /// All files, by their path from [`FOLDER`].
 pub(super) fn files(topology: &Topology, root: &Path) -> Result<BTreeMap<String, String>, String> {
     let mut files = BTreeMap::new();
@@ -332,6 +348,10 @@ fn overlay(
         &[("deployment", &deployment.name)],
     );
     if is_full {
+        foundation = foundation.replace(
+            "  - network-policies",
+            "  - certificates.yaml\n  - network-policies",
+        );
         foundation += "components: [../../../components/external-secrets]\n";
     }
     stage("foundation", foundation);
@@ -384,9 +404,12 @@ fn overlay(
     }
     if !is_full {
         app += "components: [../../../components/single-node-app]\n";
-    } else if deployment.has(region, "analytics-consumer") {
-        app += "patches:\n";
-        app += &published("analytics-consumer", "analytics-consumer", region);
+    } else {
+        app += "components: [../../../components/mtls]\n";
+        if deployment.has(region, "analytics-consumer") {
+            app += "patches:\n";
+            app += &published("analytics-consumer", "analytics-consumer", region);
+        }
     }
     stage("app", app);
 
@@ -425,6 +448,12 @@ fn overlay(
     );
     if deployment.has(region, "mirror") {
         files.insert("data/mirror.yaml".to_owned(), mirror(deployment, region));
+    }
+    if is_full {
+        files.insert(
+            "foundation/certificates.yaml".to_owned(),
+            certificates(deployment, region),
+        );
     }
     files.insert("migrate/jobs.yaml".to_owned(), jobs(deployment, region));
     for shard in deployment.homed(region) {
@@ -466,6 +495,32 @@ fn this_shard(shard: &Shard, region: &Region, is_full: bool) -> String {
         text += &published("shard", &format!("shard-{}", shard.id), region);
     }
     fill(&text, &[("shard", &shard.id)])
+}
+
+fn certificates(deployment: &Deployment, region: &Region) -> String {
+    let shards = deployment
+        .homed(region)
+        .map(|shard| format!("shard-{}.@domain@", shard.id));
+    let mut programs = vec![
+        // Called by nobody.
+        ("gateway", vec!["gateway".to_owned()]),
+        ("shard-node", shards.collect()),
+        ("keygen", vec!["keygen".to_owned()]),
+    ];
+    if deployment.has(region, "analytics-consumer") {
+        programs.push((
+            "analytics-consumer",
+            vec!["analytics-consumer.@domain@".to_owned()],
+        ));
+    }
+    programs.retain(|(program, _)| deployment.has(region, program));
+    let certificates = programs.iter().map(|(program, names)| {
+        fill(
+            CERTIFICATE,
+            &[("program", program), ("names", &names.join(", "))],
+        )
+    });
+    MADE.to_owned() + &certificates.collect::<String>().replacen("---\n", "", 1)
 }
 
 fn mirror(deployment: &Deployment, region: &Region) -> String {

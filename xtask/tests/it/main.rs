@@ -7,4 +7,5 @@ mod dashboards;
 mod docker;
 mod metrics;
 mod promql;
+mod redis_join;
 mod rules;
