@@ -18,6 +18,7 @@ use std::path::Path;
 
 use crate::{Error, steps};
 use checks::{Options as ProgramOptions, Place};
+use objects::Objects;
 use topology::Topology;
 
 const TOPOLOGY: &str = "deploy/topology.yaml";
@@ -99,18 +100,47 @@ pub(crate) fn check() -> Result<(), Error> {
     let (topology, options) = (topology()?, program_options()?);
     let mut wrong = String::new();
     for (deployment, region) in topology.regions() {
-        let (_, objects) = render::render(&overlay(&region.name)).map_err(Error::Step)?;
-        let place = Place::new(&topology, (deployment, region), &objects, &options);
-        let mut broken = place.broken();
-        broken.extend(render::against_schemas(&objects).map_err(Error::Step)?);
-        for broken in broken {
-            wrong += &format!("\n  {}: {broken}", region.name);
+        let mut judge = |name: &str, objects: &Objects| -> Result<(), Error> {
+            let place = Place::new(&topology, (deployment, region), objects, &options);
+            let mut broken = place.broken();
+            broken.extend(render::against_schemas(objects).map_err(Error::Step)?);
+            for broken in broken {
+                wrong += &format!("\n  {name}: {broken}");
+            }
+            Ok(())
+        };
+        let folder = overlay(&region.name);
+        judge(
+            &region.name,
+            &render::render(&folder).map_err(Error::Step)?.1,
+        )?;
+        if folder.join("app-with-volumes").exists() {
+            let name = format!("{} with volumes", region.name);
+            judge(&name, &with_volumes(&folder)?)?;
         }
     }
     if wrong.is_empty() {
         return Ok(());
     }
     Err(Error::Step(format!("these manifests are wrong:{wrong}")))
+}
+
+/// All stages, with that of the programs in its other form.
+fn with_volumes(folder: &Path) -> Result<Objects, Error> {
+    let stages = [
+        "foundation",
+        "data",
+        "migrate",
+        "app-with-volumes",
+        "edge",
+        "observe",
+    ];
+    let mut objects = Objects(Vec::new());
+    for stage in stages {
+        let (_, stage) = render::render(&folder.join(stage)).map_err(Error::Step)?;
+        objects.0.extend(stage.0);
+    }
+    Ok(objects)
 }
 
 fn is_up_to_date() -> Result<(), Error> {

@@ -411,6 +411,13 @@ fn overlay(
             app += &published("analytics-consumer", "analytics-consumer", region);
         }
     }
+    if is_full {
+        let volumes = "components: [../../../components/spool-volume, ../../../components/mtls]";
+        let with_volumes = app
+            .replace("  - shards/", "  - ../app/shards/")
+            .replace("components: [../../../components/mtls]", volumes);
+        stage("app-with-volumes", with_volumes);
+    }
     stage("app", app);
 
     if is_full {

@@ -56,7 +56,7 @@ impl Break {
 #[test]
 fn each_broken_manifest_is_refused_by_its_rule() {
     let (topology, options) = (topology().unwrap(), program_options().unwrap());
-    let mut rendered = BTreeMap::new();
+    let (mut rendered, mut missed) = (BTreeMap::new(), Vec::new());
     let folder = steps::root().join(overlays::FOLDER).join("tests/broken");
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
@@ -76,19 +76,21 @@ fn each_broken_manifest_is_refused_by_its_rule() {
         let judge = |objects: &Objects| {
             let place = Place::new(&topology, place_of.unwrap(), objects, &options);
             let mut found = place.broken();
-            found.extend(render::against_schemas(objects).unwrap());
+            // Takes seconds.
+            if broken.rule == "schema" {
+                found.extend(render::against_schemas(objects).unwrap());
+            }
             found
         };
         let mut objects = objects.clone();
         broken.apply(&mut objects);
         let found = judge(&objects);
         let rules: BTreeSet<&str> = found.iter().map(|broken| broken.rule).collect();
-        assert!(
-            rules.contains(&*broken.rule),
-            "{}: {found:?}",
-            file.display()
-        );
+        if !rules.contains(&*broken.rule) {
+            missed.push(format!("{}: {found:?}", file.display()));
+        }
     }
+    assert!(missed.is_empty(), "{missed:#?}");
 }
 
 /// As they are: by the same means, nothing is wrong.

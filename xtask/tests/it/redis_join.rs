@@ -58,7 +58,9 @@ impl Servers {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}\n{output:?}");
-        said.lines().last().unwrap_or_default().to_owned()
+        // What redis-cli colours, it leaves so.
+        let last = said.lines().last().unwrap_or_default();
+        last.trim_start_matches("\u{1b}[0m").to_owned()
     }
 
     fn query(&self, node: usize, command: &[&str]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Broken, Place};
 use crate::k8s::objects::{Labels, Pod, items, labels, selects, text};
@@ -32,6 +32,11 @@ const OUT: Direction = Direction {
 const NAMES: &str = "namespace kube-system:53";
 
 pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
+    let mut policies = place.objects.of_kind("NetworkPolicy");
+    if !policies.any(denies_all) {
+        let problem = "a pod that no policy knows could talk to everybody";
+        found.push(Broken::new("default-deny", "Namespace", problem));
+    }
     let pods = place.objects.pods();
     for pod in &pods {
         let Some(role) = role_of(place, &pod.labels) else {
@@ -72,6 +77,17 @@ pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
             }
         }
     }
+}
+
+/// Whether it is for all pods and both directions, and allows nothing.
+fn denies_all(policy: &Value) -> bool {
+    let spec = &policy["spec"];
+    let is_for_all = spec["podSelector"].as_object().is_some_and(Map::is_empty);
+    let directions = [IN, OUT].iter().all(|direction| {
+        let has = items(&spec["policyTypes"]).any(|kind| kind == direction.name);
+        has && spec[direction.rules].is_null()
+    });
+    is_for_all && directions
 }
 
 /// What the topology calls a pod.
