@@ -16,6 +16,7 @@ use crate::broker::Broker;
 use crate::certificates::{Authority, Life, Mount};
 use crate::error::{Error, Result, write};
 use crate::postgres::Postgres;
+use crate::prometheus::{Observation, Prometheus, Targets};
 use crate::proxy::Proxy;
 use crate::redis_cluster::RedisCluster;
 use crate::sandbox::Sandbox;
@@ -176,6 +177,30 @@ impl Cluster {
             .chain(&self.consumers)
             .chain(&self.keygens)
             .chain(nodes)
+    }
+
+    /// Starts a Prometheus that reads the metrics of all processes of ours, in the
+    /// cluster's sandbox.
+    ///
+    /// # Errors
+    /// If it is not installed or does not come up.
+    pub fn observe(&self, observation: &Observation) -> Result<Prometheus> {
+        let admins = |services: &[Service]| services.iter().map(Service::admin).collect();
+        let of = |job, services: &[Service]| Targets {
+            job,
+            addresses: admins(services),
+            shard: None,
+        };
+        let mut targets = vec![
+            of("gateway", &self.gateways),
+            of("keygen", &self.keygens),
+            of("analytics-consumer", &self.consumers),
+        ];
+        targets.extend(self.shards.iter().map(|shard| Targets {
+            shard: Some(shard.id.to_string()),
+            ..of("shard-node", &shard.nodes)
+        }));
+        Prometheus::start(&self.sandbox, launch::REGION, &targets, observation)
     }
 
     /// Starts every process of ours again that has ended, and does not wait for it;

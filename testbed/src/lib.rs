@@ -16,6 +16,7 @@ mod port;
 pub mod postgres;
 mod process;
 mod program;
+pub mod prometheus;
 pub mod proxy;
 mod redis_cluster;
 mod resp;

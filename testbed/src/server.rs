@@ -58,6 +58,11 @@ impl Server {
         Ok(Self { process })
     }
 
+    /// Waits for more than connections.
+    pub(crate) fn wait_until(&self, action: &str, holds: impl FnMut() -> bool) -> Result<()> {
+        self.process.wait_until(action, READY_DEADLINE, holds)
+    }
+
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()

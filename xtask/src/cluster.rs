@@ -1,5 +1,6 @@
 //! `cargo xtask cluster up`: the whole system on this machine, until SIGINT.
 
+mod observe;
 mod signals;
 mod state;
 
@@ -54,6 +55,9 @@ pub(crate) struct Up {
     /// Start a process of ours again when it dies, and rewrite the file
     #[arg(long)]
     supervise: bool,
+    /// Start Prometheus as well, with our rules and a page of the main graphs
+    #[arg(long)]
+    observe: bool,
     /// Leave the limit of connections on
     #[arg(long)]
     limits: bool,
@@ -75,7 +79,11 @@ pub(crate) fn up(options: &Up) -> Result<(), Error> {
         .map_err(|error| Error::Step(format!("the path of the state file: {error}")))?;
     // Whoever waits for the file must not find that of a cluster that was killed.
     let _ = std::fs::remove_file(&state);
-    let programs = programs::build(&options.profile, Purpose::RunCluster)?;
+    let purpose = match options.observe {
+        true => Purpose::Observe,
+        false => Purpose::RunCluster,
+    };
+    let programs = programs::build(&options.profile, purpose)?;
     let (sender, events) = channel();
     // Before there is any other thread, so that all of them leave signals to one.
     let signals = signals::Signals::block()?;
@@ -101,7 +109,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Error> {
                 .send(started.map_or(Event::Signal, |cluster| Event::Started(Box::new(cluster))));
         });
     }
-    let outcome = attend(&events, &state, options.supervise);
+    let outcome = attend(&events, &state, options);
     // Also what a start in progress, which a signal has ended, still has running.
     sandbox.end();
     outcome
@@ -127,17 +135,22 @@ fn start(
 }
 
 /// From the start until a signal.
-fn attend(events: &Receiver<Event>, file: &Path, is_supervised: bool) -> Result<(), Error> {
+fn attend(events: &Receiver<Event>, file: &Path, options: &Up) -> Result<(), Error> {
     let started = Instant::now();
     eprintln!("xtask: the cluster starts");
     let cluster = match events.recv() {
         Ok(Event::Started(cluster)) => (*cluster)?,
         Ok(Event::Signal) | Err(_) => return Err(Error::Step("ended before it was up".to_owned())),
     };
-    let state = state::StateFile::write(file, &cluster)?;
+    let prometheus = options.observe.then(|| observe::start(&cluster));
+    let prometheus = prometheus.transpose()?;
+    let state = state::StateFile::write(file, &cluster, prometheus.as_ref())?;
     let (url, path) = (cluster.url(0), file.display());
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("xtask: the cluster is up after {seconds:.1} s: {url}, {path}; ^C ends it");
+    if let Some(prometheus) = &prometheus {
+        eprintln!("xtask: its graphs are at {}", prometheus.page());
+    }
     let logs = cluster.sandbox().logs();
     eprintln!("xtask: the logs are in {}", logs.display());
     let mut revived = Instant::now();
@@ -146,7 +159,7 @@ fn attend(events: &Receiver<Event>, file: &Path, is_supervised: bool) -> Result<
             Err(RecvTimeoutError::Timeout) => {}
             Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
         }
-        if !is_supervised || revived.elapsed() < REVIVE_INTERVAL {
+        if !options.supervise || revived.elapsed() < REVIVE_INTERVAL {
             continue;
         }
         let names = cluster.revive()?;

@@ -14,6 +14,7 @@ use crate::steps::Steps;
 pub(crate) enum Purpose {
     Build,
     RunCluster,
+    Observe,
     Bench,
     Test,
 }
@@ -82,6 +83,12 @@ const NEEDS: &[Need] = &[
         purpose: Purpose::RunCluster,
         is_met: || !is_pip_needed() || has_pip(),
     },
+    // Holds promtool as well, which judges the alerts.
+    Need {
+        package: "prometheus",
+        purpose: Purpose::Observe,
+        is_met: || is_in_path("prometheus") && is_in_path("promtool"),
+    },
     // The rest of this purpose is what we are compared with, or measured by.
     Need {
         package: "nginx",
@@ -103,12 +110,6 @@ const NEEDS: &[Need] = &[
         package: "postgresql",
         purpose: Purpose::Bench,
         is_met: || is_in_path("pgbench"),
-    },
-    // Holds promtool, which judges the alerts.
-    Need {
-        package: "prometheus",
-        purpose: Purpose::Test,
-        is_met: || is_in_path("promtool"),
     },
     // The pages are looked at in a real browser.
     Need {

@@ -14,7 +14,7 @@ use crate::proxy::Proxy;
 use crate::sandbox::Sandbox;
 use crate::service::{Kind, Seat, Service};
 
-const REGION: &str = "local";
+pub(super) const REGION: &str = "local";
 
 /// The shortest that a broker allows by default: a dead consumer's partitions go
 /// to another after so long.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use waypost_testbed::cluster::Shard;
+use waypost_testbed::prometheus::Prometheus;
 use waypost_testbed::{Cluster, Service};
 
 use crate::Error;
@@ -13,12 +14,19 @@ use crate::Error;
 /// Removed when dropped.
 pub(crate) struct StateFile {
     path: PathBuf,
+    /// The URL and the process id of Prometheus, if it was asked for.
+    prometheus: Option<(String, u32)>,
 }
 
 impl StateFile {
-    pub(crate) fn write(path: &Path, cluster: &Cluster) -> Result<Self, Error> {
+    pub(crate) fn write(
+        path: &Path,
+        cluster: &Cluster,
+        prometheus: Option<&Prometheus>,
+    ) -> Result<Self, Error> {
         let file = Self {
             path: path.to_owned(),
+            prometheus: prometheus.map(|prometheus| (prometheus.url(), prometheus.pid())),
         };
         file.rewrite(cluster)?;
         Ok(file)
@@ -26,7 +34,12 @@ impl StateFile {
 
     /// Readers see the old text or the new, never a part.
     pub(crate) fn rewrite(&self, cluster: &Cluster) -> Result<(), Error> {
-        let text = format!("{:#}\n", describe(cluster, &self.path));
+        let mut state = describe(cluster, &self.path);
+        if let Some((url, pid)) = &self.prometheus {
+            state["prometheus"] = json!(url);
+            state["prometheusPid"] = json!(pid);
+        }
+        let text = format!("{state:#}\n");
         let draft = self.path.with_extension("draft");
         write_private(&draft, &text)
             .and_then(|()| fs::rename(&draft, &self.path))

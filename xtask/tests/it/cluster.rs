@@ -46,7 +46,14 @@ struct Up {
 impl Up {
     fn start(file: PathBuf) -> Self {
         let process = Command::new(env!("CARGO_BIN_EXE_waypost-xtask"))
-            .args(["cluster", "up", "--profile", "dev", "--supervise"])
+            .args([
+                "cluster",
+                "up",
+                "--profile",
+                "dev",
+                "--supervise",
+                "--observe",
+            ])
             .args(["--shards", "1", "--nodes-per-shard", "1"])
             .args(["--replicas", "1", "--gateways", "1", "--state"])
             .arg(&file)
@@ -175,9 +182,15 @@ fn servers(state: &Value, file: &Path) -> Vec<Server> {
         "analyticsPostgres",
         "token",
         "stateFile",
+        "prometheus",
+        "prometheusPid",
     ];
     assert_keys(state, &top);
-    let mut servers = Vec::new();
+    let prometheus = state["prometheus"].as_str().unwrap();
+    let address = prometheus.strip_prefix("http://").unwrap();
+    let page = http::get(address, "/consoles/index.html", REQUEST_DEADLINE).unwrap();
+    assert_eq!(page.status, 200);
+    let mut servers = vec![Server::of(&state["prometheusPid"], &["prometheus"])];
     for gateway in entries(state, "gateways", 1, &["url", "admin", "pid"]) {
         assert_address(&json!(
             gateway["url"].as_str().unwrap().replace("http://", "")

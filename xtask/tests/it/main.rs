@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod dashboards;
 mod docker;
+mod live;
 mod metrics;
 mod promql;
 mod redis_join;
