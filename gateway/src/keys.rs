@@ -204,7 +204,7 @@ impl Refill {
                     self.keys.0.metrics.lease_failed();
                     if !failing && turn > 0 {
                         failing = true;
-                        tracing::warn!(code = ?status.code(), message = status.message(),
+                        tracing::warn!(code = ?status.code(), error = status.message(),
                             "no keys from keygen, living on the stock");
                     }
                     tokio::time::sleep(RETRY).await;

@@ -50,7 +50,7 @@ pub(crate) async fn follow(
             Err(status) if status.code() == Code::FailedPrecondition => {}
             Err(status) if was_live => {
                 tracing::warn!(shard = %peer.id(), code = ?status.code(),
-                    message = status.message(),
+                    error = status.message(),
                     "change stream lost, asking the shard until another is found");
             }
             _ => {}

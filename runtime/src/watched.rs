@@ -315,7 +315,7 @@ impl<P> Eye<P> {
         let option = self.source.option;
         tracing::error!(
             option,
-            problem,
+            error = problem,
             "changed files are refused, what they said before goes on holding"
         );
         self.trouble = Some(problem);

@@ -105,7 +105,11 @@ impl KafkaLog {
         if !Arc::ptr_eq(&current, dead) {
             return;
         }
-        tracing::warn!(?code, reason, "kafka producer is dead, starting another");
+        tracing::warn!(
+            ?code,
+            error = reason,
+            "kafka producer is dead, starting another"
+        );
         match producer(&self.config) {
             Ok(fresh) => {
                 let dead = std::mem::replace(&mut *current, fresh);

@@ -39,7 +39,7 @@ impl Stall {
             let seconds = waited.as_secs();
             tracing::warn!(
                 seconds,
-                reason,
+                error = reason,
                 "the click log takes no clicks, they stay in the spool"
             );
         } else if state.is_told && waited < OVER {

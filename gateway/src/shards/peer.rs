@@ -438,7 +438,7 @@ impl Peer {
             return Err(Failed::For(Error::Overloaded));
         }
         tracing::warn!(shard = %self.id, rpc, code = ?status.code(),
-            message = status.message(), "shard refused a call");
+            error = status.message(), "shard refused a call");
         Err(Failed::For(refused(status.message())))
     }
 }
