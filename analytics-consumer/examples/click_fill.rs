@@ -173,6 +173,7 @@ fn click(link: usize, now: i64, random: &mut fastrand::Rng) -> Click {
         country: COUNTRIES[random.usize(..COUNTRIES.len())].to_owned(),
         visitor: random.u64(..VISITORS),
         prefetch: false,
+        trace: Vec::new(),
     }
 }
 

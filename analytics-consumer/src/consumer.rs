@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::store::{
     Applied, DeadLetter, Error, Keep, LOOK, ON_ITS_WAY, Portion, RollupStore, Span, age, now_ms,
 };
+use crate::trace;
 use positions::Positions;
 
 /// How long an idle consumer waits for a message, and so how fast it ends.
@@ -275,7 +276,13 @@ impl<S: RollupStore> Counting<S> {
             let transactions = self.transactions.clone();
             // On the runtime's threads, since adding up takes as long as storing.
             Some(self.runtime.spawn(async move {
+                let counting = trace::Counting::begin(&portion);
                 let outcome = transactions.apply(&portion).await;
+                match &outcome {
+                    Some(Ok(applied)) => counting.counted(applied),
+                    Some(Err(Fenced)) => counting.failed("fenced"),
+                    None => counting.failed("ending"),
+                }
                 (partition, next, outcome)
             }))
         });
@@ -339,7 +346,7 @@ impl<S: RollupStore> Transactions<S> {
             };
             self.metrics.retries.inc();
             if wait >= LAST_RETRY {
-                tracing::warn!(problem, "clicks could not be counted, trying again");
+                tracing::warn!(error = problem, "clicks could not be counted, trying again");
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

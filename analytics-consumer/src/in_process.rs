@@ -14,6 +14,7 @@ use crate::batch::{Invalid, check};
 use crate::metrics::Metrics;
 use crate::service::Analytics;
 use crate::store::{Keep, LOOK, ON_ITS_WAY, Portion, RollupStore as _, SqliteRollups, age, now_ms};
+use crate::trace;
 
 /// Batches that wait for their turn; each caller waits for its own.
 const QUEUE: usize = 64;
@@ -124,12 +125,17 @@ async fn apply(store: &SqliteRollups, waiting: &mut Vec<Waiting>, metrics: &Metr
         ..Portion::default()
     };
     let begun = Instant::now();
+    let counting = trace::Counting::begin(&portion);
     let outcome = store.apply(&portion).await;
     metrics.tried(portion.batches.len(), begun.elapsed());
     match &outcome {
-        Ok(applied) => metrics.applied(applied),
+        Ok(applied) => {
+            metrics.applied(applied);
+            counting.counted(applied);
+        }
         Err(error) => {
             metrics.retries.inc();
+            counting.failed("database");
             let source = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(%error, source, "clicks could not be counted");
         }

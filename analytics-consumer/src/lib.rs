@@ -24,6 +24,7 @@ mod stats;
 pub mod store;
 mod tally;
 mod top;
+mod trace;
 mod transfer;
 
 pub use batch::{Invalid, decode};

@@ -51,6 +51,7 @@ use crate::lookup::Lookup;
 use crate::pages;
 use crate::protection::Protection;
 use crate::redirect::Redirects;
+use crate::trace;
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -193,11 +194,12 @@ fn guarded(mut response: Response) -> Response {
 
 async fn measure(State(api): State<Api>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let route = match request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(MatchedPath::as_str)
-    {
+    let matched = request.extensions().get::<MatchedPath>();
+    let matched = matched.map(MatchedPath::as_str);
+    if let Some(matched) = matched {
+        trace::routed(request.method(), matched);
+    }
+    let route = match matched {
         Some("/shorten") => "shorten",
         Some("/api/v1/links") if request.method() == Method::POST => "create",
         Some("/api/v1/links") => "list",

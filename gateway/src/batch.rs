@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use waypost_runtime::traces::{self, Context, Kind, Span};
 
 /// Bounds of one batcher.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,8 @@ struct Waiting<I, O, E> {
     item: I,
     deadline: Instant,
     answer: oneshot::Sender<Result<O, Error<E>>>,
+    /// Of the item, if the request that asks is traced.
+    trace: Option<Context>,
 }
 
 /// Cheap to clone. Its task ends with the last clone.
@@ -50,6 +53,7 @@ struct Waiting<I, O, E> {
 pub struct Batcher<I, O, E> {
     queue: mpsc::Sender<Waiting<I, O, E>>,
     patience: Duration,
+    name: &'static str,
 }
 
 impl<I, O, E> Clone for Batcher<I, O, E> {
@@ -57,6 +61,7 @@ impl<I, O, E> Clone for Batcher<I, O, E> {
         Self {
             queue: self.queue.clone(),
             patience: self.patience,
+            name: self.name,
         }
     }
 }
@@ -67,8 +72,9 @@ where
     O: Send + 'static,
     E: Clone + Send + 'static,
 {
-    /// Starts the task that gathers. `call` answers one output per item, in order.
-    pub fn start<C, F>(limits: Limits, call: C) -> Self
+    /// Starts the task that gathers. `call` answers one output per item, in order; traces
+    /// call it by `name`.
+    pub fn start<C, F>(name: &'static str, limits: Limits, call: C) -> Self
     where
         C: Fn(Vec<I>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Vec<O>, E>> + Send + 'static,
@@ -78,6 +84,7 @@ where
         Self {
             queue,
             patience: limits.patience,
+            name,
         }
     }
 
@@ -92,11 +99,13 @@ where
     /// # Errors
     /// If the queue is full, or the call that carried the item failed.
     pub async fn ask(&self, item: I) -> Result<O, Error<E>> {
+        let span = Span::child(Kind::Internal, self.name);
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting {
             item,
             deadline: Instant::now() + self.patience,
             answer,
+            trace: span.context(),
         };
         self.queue
             .try_send(waiting)
@@ -133,7 +142,7 @@ async fn gather<I, O, E, C, F>(
             return;
         }
         let now = Instant::now();
-        let (mut items, mut answers) = (Vec::new(), Vec::new());
+        let (mut items, mut answers, mut traced) = (Vec::new(), Vec::new(), Vec::new());
         let mut deadline = None;
         for waiting in batch {
             // Who has given up must not cost the shard anything.
@@ -147,10 +156,12 @@ async fn gather<I, O, E, C, F>(
             deadline.get_or_insert(waiting.deadline);
             items.push(waiting.item);
             answers.push(waiting.answer);
+            traced.extend(waiting.trace);
         }
         let Some(deadline) = deadline else { continue };
         let call = Arc::clone(&call);
-        tokio::spawn(async move {
+        let first = shared(&traced, items.len());
+        let called = async move {
             let result = match timeout_at(deadline, call(items)).await {
                 Ok(result) => result.map_err(Error::Call),
                 Err(_) => Err(Error::Late),
@@ -169,8 +180,22 @@ async fn gather<I, O, E, C, F>(
                 }
             }
             drop(permit);
-        });
+        };
+        tokio::spawn(traces::within(first, called));
     }
+}
+
+/// A traced request has a span of its own for the call that it shares. What the call does
+/// is a part of the first one's, at which the others' point.
+fn shared(traced: &[Context], items: usize) -> Option<Context> {
+    for trace in traced {
+        traces::set(trace, "waypost.batch.items", items as i64);
+    }
+    let (first, others) = traced.split_first()?;
+    for other in others {
+        traces::link(other, first);
+    }
+    Some(first.clone())
 }
 
 #[cfg(test)]
@@ -190,14 +215,15 @@ mod tests {
             queue: 16,
             patience: Duration::from_secs(60),
         };
-        let batcher: Batcher<u32, u32, ()> = Batcher::start(limits, move |items: Vec<u32>| {
-            seen.lock().unwrap().push(items.len());
-            let open = Arc::clone(&open);
-            async move {
-                open.acquire().await.unwrap().forget();
-                Ok(items.into_iter().map(|item| item * 2).collect())
-            }
-        });
+        let batcher: Batcher<u32, u32, ()> =
+            Batcher::start("double", limits, move |items: Vec<u32>| {
+                seen.lock().unwrap().push(items.len());
+                let open = Arc::clone(&open);
+                async move {
+                    open.acquire().await.unwrap().forget();
+                    Ok(items.into_iter().map(|item| item * 2).collect())
+                }
+            });
         let mut tasks = tokio::task::JoinSet::new();
         let ask = |item: u32| {
             let batcher = batcher.clone();
@@ -229,8 +255,9 @@ mod tests {
             queue: 4,
             patience: Duration::from_millis(10),
         };
-        let batcher: Batcher<u32, u32, ()> =
-            Batcher::start(limits, |_| std::future::pending::<Result<Vec<u32>, ()>>());
+        let batcher: Batcher<u32, u32, ()> = Batcher::start("never", limits, |_| {
+            std::future::pending::<Result<Vec<u32>, ()>>()
+        });
         let both = async { tokio::join!(batcher.ask(1), batcher.ask(2)) };
         // Far beyond the patience of either, for a machine that has no time.
         let (called, queued) = tokio::time::timeout(Duration::from_secs(20), both)
@@ -248,8 +275,9 @@ mod tests {
             queue: 1,
             patience: Duration::from_secs(60),
         };
-        let batcher: Batcher<u32, u32, ()> =
-            Batcher::start(limits, |_| std::future::pending::<Result<Vec<u32>, ()>>());
+        let batcher: Batcher<u32, u32, ()> = Batcher::start("never", limits, |_| {
+            std::future::pending::<Result<Vec<u32>, ()>>()
+        });
         let mut refused = 0;
         let mut waiting = Vec::new();
         for item in 0..8 {

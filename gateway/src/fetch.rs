@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use waypost_domain::{Link, LinkKey};
+use waypost_runtime::traces;
 
 use crate::flights::Flights;
 use crate::freshness::{Freshness, Stamp};
@@ -112,10 +113,14 @@ impl Parts {
         let stamp = freshness.stamp();
         match self.shared.get(key).await {
             Held::Link(link) => {
+                traces::note("waypost.tier", "redis");
                 let target = Arc::new(Target::from(&*link));
                 Ok(Fetched::Link(self.l1.put(target, stamp)))
             }
-            Held::Absent => Ok(Fetched::Absent),
+            Held::Absent => {
+                traces::note("waypost.tier", "redis");
+                Ok(Fetched::Absent)
+            }
             Held::Nothing => Err(None),
             Held::Bad(value) => Err(Some(value)),
         }
@@ -127,6 +132,7 @@ impl Parts {
         bad: Option<Vec<u8>>,
     ) -> Result<Fetched, shards::Error> {
         let stamp = self.freshness(key).stamp();
+        traces::note("waypost.tier", "shard");
         match self.shards.resolve(key).await? {
             Resolved::Found(link, source) => {
                 let target = Arc::new(Target::from(&*link));

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, WeakShared};
 use prometheus::IntCounter;
 use waypost_domain::LinkKey;
+use waypost_runtime::traces;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Trips to different slugs seldom meet on one of these.
@@ -63,6 +64,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
             match flights.get(key).and_then(|flight| flight.answer.upgrade()) {
                 Some(answer) => {
                     self.0.joined.inc();
+                    traces::note("waypost.tier", "joined");
                     answer
                 }
                 None => {
@@ -72,7 +74,8 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                         key: Arc::clone(key),
                         number,
                     };
-                    let trip = depart();
+                    // Whoever polls it: it is part of the request that set out.
+                    let trip = traces::carried(depart());
                     let answer = async move {
                         let _landing = landing;
                         trip.await
@@ -234,6 +237,26 @@ mod tests {
         assert_eq!(trips.under_way(), 0);
         trips.gate.add_permits(1);
         assert_eq!(trips.go("hot-link", Ok).await, Ok(2), "a trip of its own");
+    }
+
+    #[tokio::test]
+    async fn a_trip_stays_in_the_trace_of_who_set_out_whoever_takes_it_on() {
+        let flights: Flights<Option<traces::Place>> =
+            Flights::new(IntCounter::new("joined", "joined").unwrap());
+        let place: traces::Place = [7; 24];
+        let gate = Arc::new(Semaphore::new(0));
+        let (key, open) = (Arc::new(key("hot-link")), Arc::clone(&gate));
+        let trip = || async move {
+            open.acquire().await.unwrap().forget();
+            traces::place()
+        };
+        let mut first = Box::pin(traces::within(traces::at(&place), flights.join(&key, trip)));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let mut second = Box::pin(flights.join(&key, std::future::pending));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        gate.add_permits(1);
+        assert_eq!(second.await, Some(place));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use url::Url;
 use waypost_domain::{DomainId, LinkKey, Slug, SlugRef, Timestamp, Verdict};
+use waypost_runtime::traces;
 
 use crate::api::Problem;
 use crate::attempts::Attempts;
@@ -249,6 +250,7 @@ impl Redirects {
                 headers: visit.headers,
                 client: visit.client.ip(),
                 at: now,
+                trace: traces::place(),
             });
         }
         if must_be_seen && let Ok(destination) = location.to_str() {

@@ -9,6 +9,7 @@ use redis::Cmd;
 use waypost_domain::{Link, LinkKey, signature::KeyRing};
 use waypost_proto::cache;
 use waypost_runtime::redis::{Redis, slot};
+use waypost_runtime::traces::{Kind, Span};
 
 use crate::breaker::{Breakers, Leave};
 use crate::metrics::Metrics;
@@ -61,7 +62,14 @@ impl RedisTier {
     /// What Redis holds. A link counts only if it is whole, of this slug and signed
     /// by a shard.
     pub(crate) async fn get(&self, key: &LinkKey) -> Held {
+        let span = Span::child(Kind::Client, "GET");
         let (result, held) = self.0.get(key).await;
+        span.set("db.system.name", "redis");
+        span.set("db.operation.name", "GET");
+        span.set("waypost.result", result);
+        if result == "error" {
+            span.failed(result);
+        }
         match held {
             Held::Link(_) => self.0.metrics.redis_hit(),
             _ => self.0.metrics.cache("redis", result),
@@ -104,7 +112,7 @@ impl Inner {
             Ok(cache::Entry::Link(link)) => ("hit", Held::Link(link)),
             Ok(cache::Entry::Absent) => ("absent", Held::Absent),
             Err(problem) => {
-                tracing::debug!(problem, slug = %key.slug, "cached value is no link");
+                tracing::debug!(error = problem, slug = %key.slug, "cached value is no link");
                 (problem, Held::Bad(value))
             }
         }

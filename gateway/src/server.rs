@@ -29,10 +29,9 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
-use tracing::{Instrument as _, Span};
 use waypost_domain::{Slug, SlugRef};
 use waypost_runtime::Process;
-use waypost_runtime::traces::Sampler;
+use waypost_runtime::traces::{self, Sampler, Span};
 
 use crate::api::{self, Code, Problem};
 use crate::client::TrustedHops;
@@ -119,7 +118,7 @@ impl Service<Request<Incoming>> for Connection {
     fn call(&self, request: Request<Incoming>) -> Answer {
         self.left.set(self.left.get().saturating_sub(1));
         let is_last = self.left.get() == 0;
-        let span = trace::span(self.public.sampler, request.method(), request.headers());
+        let span = trace::begin(&self.public.sampler, request.method(), request.headers());
         if span.is_none()
             && !is_last
             && let Some(response) = self.public.answer_held(&request, self.peer)
@@ -132,9 +131,9 @@ impl Service<Request<Incoming>> for Connection {
         let answering = self.answering.clone();
         future::Either::Right(Box::pin(async move {
             let response = match span {
-                _ if is_last => public.answer_last(request, peer).await,
+                Some(span) => public.answer_traced(request, peer, is_last, span).await,
+                None if is_last => public.answer_last(request, peer).await,
                 None => public.answer(request, peer).await,
-                Some(span) => public.answer_traced(request, peer, span).await,
             };
             answering.answered();
             Ok(response)
@@ -169,16 +168,26 @@ impl Public {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
+        is_last: bool,
         span: Span,
     ) -> Response<Body> {
         let answer = async {
+            if slug_asked_for(&request).is_some() {
+                trace::routed(request.method(), "/{slug}");
+            }
+            if is_last {
+                return self.answer_last(request, peer).await;
+            }
             match self.answer_held(&request, peer) {
-                Some(response) => response,
+                Some(response) => {
+                    traces::note("waypost.tier", "l1");
+                    response
+                }
                 None => self.answer(request, peer).await,
             }
         };
-        let response = answer.instrument(span.clone()).await;
-        span.record("http.response.status_code", response.status().as_u16());
+        let response = span.within(answer).await;
+        trace::answered(&span, response.status());
         response
     }
 
@@ -207,7 +216,8 @@ impl Public {
     ) -> Response<Body> {
         let client = self.trusted_hops.client(peer, request.headers());
         request.extensions_mut().insert(client);
-        let answer = self.runtime.spawn(self.router.clone().oneshot(request));
+        let answer = self.router.clone().oneshot(request);
+        let answer = self.runtime.spawn(traces::carried(answer));
         // Who hangs up takes the work along.
         match AbortOnDropHandle::new(answer).await {
             Ok(Ok(response)) => response.map(Either::Right),
@@ -276,7 +286,7 @@ pub(crate) async fn serve(
         trusted_hops: served.trusted_hops,
         full_connections: metrics.limiter("requests_per_connection"),
         long_targets: metrics.limiter("target_length"),
-        sampler: process.sampler,
+        sampler: process.sampler.clone(),
         runtime: Handle::current(),
         draining: AtomicBool::new(false),
     });

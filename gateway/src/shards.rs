@@ -394,11 +394,11 @@ impl Line {
     fn start(peer: &Arc<Peer>) -> Self {
         let (reader, creator) = (Arc::clone(peer), Arc::clone(peer));
         Self {
-            reads: Batcher::start(READS, move |keys| {
+            reads: Batcher::start("read together", READS, move |keys| {
                 let peer = Arc::clone(&reader);
                 async move { peer.resolve(keys).await }
             }),
-            creates: Batcher::start(CREATES, move |links| {
+            creates: Batcher::start("create together", CREATES, move |links| {
                 let peer = Arc::clone(&creator);
                 async move { peer.create(links).await }
             }),

@@ -1,41 +1,49 @@
 //! One span for a request that is traced; nothing at all for the others.
 
-use http::{HeaderMap, Method};
-use opentelemetry::propagation::Extractor;
-use tracing::Span;
-use waypost_runtime::traces::{self, Sampler};
+use http::{HeaderMap, Method, StatusCode};
+use waypost_runtime::traces::{self, Kind, Sampler, Span};
 
-/// W3C trace context.
-const TRACEPARENT: &str = "traceparent";
+/// The methods that a span names: what else is sent is not repeated.
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PATCH,
+    Method::DELETE,
+    Method::PUT,
+    Method::OPTIONS,
+];
 
 /// The span of a request, if it is to be traced. It continues the caller's trace.
-pub(crate) fn span(sampler: Sampler, method: &Method, headers: &HeaderMap) -> Option<Span> {
-    if sampler.is_off() {
+pub(crate) fn begin(sampler: &Sampler, method: &Method, headers: &HeaderMap) -> Option<Span> {
+    if sampler.is_off() || !sampler.decide(traces::asked_for(headers), fastrand::u32(..)) {
         return None;
     }
-    let parent = headers.get(TRACEPARENT).map(http::HeaderValue::as_bytes);
-    if !sampler.decide(parent, fastrand::u32(..)) {
-        return None;
-    }
-    let span = tracing::info_span!(
-        target: "waypost::trace",
-        "request",
-        otel.kind = "server",
-        http.request.method = %method,
-        http.response.status_code = tracing::field::Empty,
-    );
-    traces::continue_from(&span, &Headers(headers));
+    let method = name(method);
+    let caller = traces::of_caller(headers);
+    let span = Span::under(&caller, Kind::Server, method.to_owned());
+    span.set("http.request.method", method.to_owned());
     Some(span)
 }
 
-struct Headers<'a>(&'a HeaderMap);
+/// Says where the request that runs goes, by the route's pattern: what stands in its
+/// place, a slug, is nobody else's business.
+pub(crate) fn routed(method: &Method, route: &str) {
+    traces::rename(|| format!("{} {route}", name(method)));
+    traces::note("http.route", route.to_owned());
+}
 
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
+/// Says what was answered.
+pub(crate) fn answered(span: &Span, status: StatusCode) {
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.failed(status.as_u16().to_string());
     }
+}
 
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(http::HeaderName::as_str).collect()
+fn name(method: &Method) -> &str {
+    match METHODS.contains(method) {
+        true => method.as_str(),
+        false => "_OTHER",
     }
 }

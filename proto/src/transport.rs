@@ -7,6 +7,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
+use waypost_runtime::traces::calls::{Calls, Served};
 
 use crate::auth::ServiceToken;
 
@@ -51,12 +52,13 @@ pub fn outcome(code: Code) -> &'static str {
     }
 }
 
-/// A transport over the network. Each request carries the service token.
+/// A transport over the network. Each request carries the service token, and the trace
+/// that it belongs to.
 #[must_use]
 pub fn over(channel: Channel, token: &ServiceToken) -> Transport {
     let token = token.header();
     BoxCloneSyncService::new(
-        channel
+        Calls(channel)
             .map_request(move |mut request: Request<Body>| {
                 request
                     .headers_mut()
@@ -75,5 +77,6 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
 {
+    let server = Calls(Served(server));
     BoxCloneSyncService::new(server.map_err(|error: S::Error| Error(error.into())))
 }

@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint, Error, Server};
 use tower::Service as _;
 
 use crate::tls::Tls;
+use crate::traces::calls::ServedLayer;
 
 /// Handshakes at a time on one port; more wait to be accepted.
 const MAX_HANDSHAKES: usize = 256;
@@ -38,6 +39,7 @@ pub async fn serve(
         // More concurrent streams than this on one connection are refused rather
         // than queued: a gateway batches, so it needs few.
         .max_concurrent_streams(1_024)
+        .layer(ServedLayer)
         .add_routes(routes);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     match tls {

@@ -1,108 +1,237 @@
-//! Traces over OTLP. Whether a request is traced is decided before any span is
-//! made: a span that the sampler refuses costs 6 us all the same.
+//! Traces over OTLP.
+//!
+//! Whether a request is traced is decided before any span is made ([`Sampler`]): a span
+//! that a sampler refuses costs 6 us all the same. What is not traced meets a look at a
+//! thread's own memory, and no more: every function here does nothing then.
+//!
+//! Nothing about a visitor goes into a span: no address, no query, no slug, no text that
+//! somebody sent.
 
-use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::WithExportConfig as _;
-use opentelemetry_sdk::Resource;
+pub mod calls;
+mod exporter;
+mod sampler;
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
+use opentelemetry::trace::{
+    FutureExt as _, SpanContext, Status, TraceContextExt as _, TraceFlags, TraceState, Tracer as _,
+    WithContext,
+};
+use opentelemetry::{KeyValue, Value, global};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler as OtelSampler, SdkTracer, SdkTracerProvider};
-use tracing::Subscriber;
-use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::Invalid;
+pub use opentelemetry::Context;
+pub use opentelemetry::trace::SpanKind as Kind;
+pub use sampler::Sampler;
 
-/// The target of the spans that are exported; all others are for logs only.
-pub const TARGET: &str = "waypost::trace";
+pub(crate) use exporter::Exporter;
 
-/// The connection to the collector. Spans are sent in batches from a thread of
-/// its own; when the collector is away they are dropped, not queued without end.
+/// Names the spans' origin to whoever looks at them.
+const SCOPE: &str = "waypost";
+
+/// Which span of which trace, as 16 and 8 bytes: what a click carries.
+pub type Place = [u8; 24];
+
+/// A span that is ours to end, which dropping it does; or none, if what runs is not
+/// traced.
 #[derive(Debug)]
-pub(crate) struct Exporter(SdkTracerProvider, SdkTracer);
+#[must_use = "a span lasts as long as it is kept"]
+pub struct Span(Option<Context>);
 
-impl Exporter {
-    pub(crate) fn start(service: &'static str, endpoint: &str) -> Result<Self, Invalid> {
-        let exporter = opentelemetry_otlp::SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .build()
-            .map_err(|error| Invalid {
-                option: "--otlp-endpoint",
-                problem: error.to_string(),
-            })?;
-        let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
-            .with_sampler(OtelSampler::AlwaysOn)
-            .with_resource(Resource::builder().with_service_name(service).build())
-            .build();
-        let tracer = provider.tracer(service);
-        Ok(Self(provider, tracer))
-    }
+impl Span {
+    /// Of what is not traced.
+    pub const NONE: Self = Self(None);
 
-    /// Sends what is left, within the exporter's own deadline of 5 s.
-    pub(crate) fn stop(&self) {
-        if let Err(error) = self.0.shutdown() {
-            tracing::warn!(%error, "the last traces could not be sent");
+    /// A part of what runs, if that is traced.
+    pub fn child(kind: Kind, name: &'static str) -> Self {
+        match current() {
+            Some(parent) => Self::under(&parent, kind, name),
+            None => Self::NONE,
         }
     }
-}
 
-pub(crate) fn layer<S>(exporter: &Exporter) -> impl Layer<S> + Send + Sync + use<S>
-where
-    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
-{
-    OpenTelemetryLayer::new(exporter.1.clone())
-        .with_filter(filter_fn(|metadata| metadata.target() == TARGET))
-}
-
-/// Decides which requests are traced. Cheap to clone.
-#[derive(Debug, Clone, Copy)]
-pub struct Sampler {
-    /// 0: none.
-    one_in: u32,
-}
-
-impl Sampler {
-    /// Traces nothing.
-    pub const OFF: Self = Self { one_in: 0 };
-
-    pub(crate) fn one_in(n: u32) -> Self {
-        Self { one_in: n }
+    /// A part of `parent`.
+    pub fn under(parent: &Context, kind: Kind, name: impl Into<Cow<'static, str>>) -> Self {
+        let tracer = global::tracer(SCOPE);
+        let builder = tracer.span_builder(name).with_kind(kind);
+        let span = tracer.build_with_context(builder, parent);
+        Self(Some(parent.with_span(span)))
     }
 
-    /// Whether no request is ever traced.
     #[must_use]
-    pub fn is_off(self) -> bool {
-        self.one_in == 0
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
     }
 
-    /// Whether to trace a request: as its caller says in `traceparent`, or else
-    /// if `random` falls on one in n.
+    /// For what is done in its name while it lasts.
     #[must_use]
-    pub fn decide(self, traceparent: Option<&[u8]>, random: u32) -> bool {
-        if self.is_off() {
-            return false;
+    pub fn context(&self) -> Option<Context> {
+        self.0.clone()
+    }
+
+    /// Says something of it.
+    pub fn set(&self, key: &'static str, value: impl Into<Value>) {
+        if let Some(context) = &self.0 {
+            set(context, key, value);
         }
-        // 00-<32 hex>-<16 hex>-<2 hex of flags>, the lowest bit of which says so.
-        match traceparent {
-            Some([.., flags]) if traceparent.is_some_and(|text| text.len() == 55) => {
-                char::from(*flags)
-                    .to_digit(16)
-                    .is_some_and(|bits| bits & 1 == 1)
-            }
-            _ => random.is_multiple_of(self.one_in),
+    }
+
+    /// Says that it came to nothing, and why in one of a few words.
+    pub fn failed(&self, error_type: impl Into<Value>) {
+        if let Some(context) = &self.0 {
+            let span = context.span();
+            span.set_attribute(KeyValue::new("error.type", error_type));
+            span.set_status(Status::error(""));
+        }
+    }
+
+    /// What the future does is a part of it, whoever polls it; or of nothing that is
+    /// traced, if this is none.
+    pub fn within<F: Future>(&self, future: F) -> WithContext<F> {
+        within(self.0.clone(), future)
+    }
+
+    /// Names it to the peer that is asked, as W3C trace context.
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        if let Some(context) = &self.0 {
+            TraceContextPropagator::new().inject_context(context, &mut Writer(headers));
         }
     }
 }
 
-/// Makes a span the child of the caller's, as W3C trace context says.
-pub fn continue_from(span: &tracing::Span, headers: &dyn Extractor) {
-    let parent = TraceContextPropagator::new().extract(headers);
-    // Refused only when the span is disabled, and then there is nothing to do.
-    let _ = span.set_parent(parent);
+impl Drop for Span {
+    fn drop(&mut self) {
+        if let Some(context) = &self.0 {
+            context.span().end();
+        }
+    }
+}
+
+/// What runs, if it is traced.
+#[must_use]
+pub fn current() -> Option<Context> {
+    Context::map_current(|context| context.has_active_span().then(|| context.clone()))
+}
+
+/// Which span runs, if it is traced.
+#[must_use]
+pub fn place() -> Option<Place> {
+    let of = |context: &Context| {
+        let span = context.span();
+        let (trace, id) = (
+            span.span_context().trace_id(),
+            span.span_context().span_id(),
+        );
+        let mut place = [0; 24];
+        place[..16].copy_from_slice(&trace.to_bytes());
+        place[16..].copy_from_slice(&id.to_bytes());
+        place
+    };
+    Context::map_current(|context| context.has_active_span().then(|| of(context)))
+}
+
+/// The span at a place, to have parts; `None` if these bytes name none.
+#[must_use]
+pub fn at(place: &[u8]) -> Option<Context> {
+    let (trace, span) = place.split_at_checked(16)?;
+    let context = SpanContext::new(
+        u128::from_be_bytes(trace.try_into().ok()?).into(),
+        u64::from_be_bytes(span.try_into().ok()?).into(),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::NONE,
+    );
+    context
+        .is_valid()
+        .then(|| Context::new().with_remote_span_context(context))
+}
+
+/// The id of the trace that what runs belongs to, as a log line names it.
+pub(crate) fn trace_id() -> Option<String> {
+    let of = |context: &Context| context.span().span_context().trace_id().to_string();
+    Context::map_current(|context| context.has_active_span().then(|| of(context)))
+}
+
+/// What the future does is a part of that span, whoever polls it; or of nothing that is
+/// traced.
+pub fn within<F: Future>(span: Option<Context>, future: F) -> WithContext<F> {
+    future.with_context(span.unwrap_or_default())
+}
+
+/// Says something of a span.
+pub fn set(span: &Context, key: &'static str, value: impl Into<Value>) {
+    span.span().set_attribute(KeyValue::new(key, value));
+}
+
+/// Says something of what runs, if it is traced.
+pub fn note(key: &'static str, value: impl Into<Value>) {
+    Context::map_current(|context| {
+        if context.has_active_span() {
+            set(context, key, value);
+        }
+    });
+}
+
+/// Gives what runs another name, if it is traced.
+pub fn rename(name: impl FnOnce() -> String) {
+    Context::map_current(|context| {
+        if context.has_active_span() {
+            context.span().update_name(name());
+        }
+    });
+}
+
+/// A future that stays a part of what runs now, on whatever thread it is polled.
+pub fn carried<F: Future>(future: F) -> WithContext<F> {
+    future.with_current_context()
+}
+
+/// Has one span point at another, which did the work for both.
+pub fn link(from: &Context, to: &Context) {
+    let to = to.span().span_context().clone();
+    from.span().add_link(to, Vec::new());
+}
+
+/// The caller's span, as W3C trace context names it; an empty context if it does not.
+#[must_use]
+pub fn of_caller(headers: &HeaderMap) -> Context {
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &Reader(headers))
+}
+
+/// Whether a caller has its request traced; `None` if it does not say.
+#[must_use]
+pub fn asked_for(headers: &HeaderMap) -> Option<bool> {
+    // 00-<32 hex>-<16 hex>-<2 hex of flags>, the lowest bit of which says so.
+    let value = headers.get("traceparent")?.as_bytes();
+    let (55, Some(flags)) = (value.len(), value.last()) else {
+        return None;
+    };
+    Some(char::from(*flags).to_digit(16)? & 1 == 1)
+}
+
+struct Reader<'a>(&'a HeaderMap);
+
+impl Extractor for Reader<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct Writer<'a>(&'a mut HeaderMap);
+
+impl Injector for Writer<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        let name = HeaderName::try_from(key);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -110,14 +239,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_callers_decision_is_followed() {
-        let sampler = Sampler::one_in(10);
-        let header = |flags| format!("00-{}-{}-{flags}", "a".repeat(32), "b".repeat(16));
-        assert!(sampler.decide(Some(header("01").as_bytes()), 1));
-        assert!(!sampler.decide(Some(header("00").as_bytes()), 0));
-        assert!(sampler.decide(Some(b"garbage"), 0));
-        assert!(!sampler.decide(None, 1));
-        assert!(sampler.decide(None, 20));
-        assert!(!Sampler::OFF.decide(Some(header("01").as_bytes()), 0));
+    fn a_place_names_the_span_that_it_was_taken_of() {
+        let place: Place = std::array::from_fn(|at| at as u8 + 1);
+        let there = {
+            let _runs = at(&place).expect("a span").attach();
+            super::place()
+        };
+        assert_eq!(there, Some(place));
+        assert_eq!(super::place(), None, "nothing runs any more");
+        for bad in [&[][..], &[1; 23], &[1; 25], &[0; 24]] {
+            assert!(at(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_traced_makes_no_span() {
+        assert!(Span::child(Kind::Client, "GET").is_none());
+        assert!(trace_id().is_none());
+        let mut headers = HeaderMap::new();
+        Span::NONE.inject(&mut headers);
+        assert!(headers.is_empty());
     }
 }

@@ -13,6 +13,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use waypost_runtime::traces::{self, Context, Kind, Span};
 
 use crate::metrics::Metrics;
 use crate::store::{Error, LinkStore, Purpose, Session};
@@ -94,6 +95,8 @@ struct Job<I, T> {
     items: Vec<I>,
     reply: oneshot::Sender<Result<Vec<T>, Refusal>>,
     _room: OwnedSemaphorePermit,
+    /// Of the request, if it is traced.
+    trace: Option<Context>,
 }
 
 impl<S: LinkStore, O: Operation<S::Session>> Lane<S, O> {
@@ -154,6 +157,7 @@ impl<S: LinkStore, O: Operation<S::Session>> Lane<S, O> {
             items,
             reply,
             _room: room,
+            trace: traces::current(),
         };
         self.waiting.add(count.into());
         let outcomes = async {
@@ -269,13 +273,24 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
         let mut items = Vec::with_capacity(counts.iter().sum());
         // The permits stay alive until the replies are given.
         let mut rooms = Vec::with_capacity(jobs.len());
+        let mut traced = Vec::new();
         for job in jobs {
+            traced.extend(job.trace);
             items.extend(job.items);
             replies.push(job.reply);
             rooms.push(job._room);
         }
         self.batch_items.observe(items.len() as f64);
-        match self.run(&items).await {
+        let spans: Vec<Span> = traced
+            .iter()
+            .map(|request| Self::span(request, items.len()))
+            .collect();
+        let outcome = self.run(&items).await;
+        if let Err(refusal) = &outcome {
+            spans.iter().for_each(|span| span.failed(refusal.name()));
+        }
+        drop(spans);
+        match outcome {
             Ok(outcomes) => {
                 let mut outcomes = outcomes.into_iter();
                 for (reply, count) in replies.into_iter().zip(counts) {
@@ -298,6 +313,15 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
                 }
             }
         }
+    }
+
+    /// Of a traced request: its part of a statement that others may share.
+    fn span(request: &Context, items: usize) -> Span {
+        let span = Span::under(request, Kind::Client, O::NAME);
+        span.set("db.system.name", S::SYSTEM);
+        span.set("db.operation.name", O::NAME);
+        span.set("db.operation.batch.size", items as i64);
+        span
     }
 
     async fn run(&mut self, items: &[O::Item]) -> Result<Vec<O::Outcome>, Refusal> {
@@ -363,6 +387,17 @@ impl<S: LinkStore, O: Operation<S::Session>> Worker<S, O> {
             self.backoff = (self.backoff * 2).min(RECONNECT_MAX);
         }
         self.session = connected;
+    }
+}
+
+impl Refusal {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Deadline => "deadline",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Purpose {
 /// A shard's database. Cheap to clone.
 pub trait LinkStore: Clone + Send + Sync + 'static {
     type Session: Session;
+    /// What traces call its database.
+    const SYSTEM: &'static str;
 
     /// Opens a session of its own, within a few seconds.
     fn connect(

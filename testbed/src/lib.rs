@@ -11,6 +11,8 @@ pub mod cluster;
 mod error;
 pub mod http;
 pub mod kubernetes;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod pip;
 mod port;
 pub mod postgres;

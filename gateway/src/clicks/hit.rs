@@ -9,6 +9,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use sha2::Sha256;
 use uuid::Uuid;
 use waypost_domain::{SlugRef, Timestamp};
+use waypost_runtime::traces::Place;
 
 use super::country::Countries;
 
@@ -34,6 +35,8 @@ pub struct Hit<'a> {
     /// The client's address, behind whatever proxies are trusted.
     pub client: IpAddr,
     pub at: Timestamp,
+    /// The span that made it, if the request is traced.
+    pub trace: Option<Place>,
 }
 
 /// What a click says about its link.
@@ -59,6 +62,8 @@ pub(super) struct Taken {
     /// Slug, tenant, user agent, referrer and language, one after another.
     text: Box<[u8]>,
     ends: [u16; 5],
+    /// Boxed, since nearly no click has it.
+    trace: Option<Box<Place>>,
 }
 
 impl Hit<'_> {
@@ -92,6 +97,7 @@ impl Hit<'_> {
             client: self.client,
             text: text.into_boxed_slice(),
             ends,
+            trace: self.trace.map(Box::new),
         }
     }
 }
@@ -121,6 +127,12 @@ impl Taken {
         fields.bytes(10, country.as_ref().map_or(&[], |code| &code[..]));
         fields.fixed(11, visitors.hash(self.at, self.client, user_agent));
         fields.number(12, self.prefetch.into());
+        fields.bytes(13, self.trace().map_or(&[], |place| place));
+    }
+
+    /// The span that made it, if the request is traced.
+    pub(super) fn trace(&self) -> Option<&Place> {
+        self.trace.as_deref()
     }
 
     fn part(&self, index: usize) -> &[u8] {
@@ -332,6 +344,7 @@ pub(super) mod tests {
             headers,
             client: client.parse().unwrap(),
             at: Timestamp::from_millis(at).unwrap(),
+            trace: None,
         };
         hit.take(Some(&HeaderName::from_static("x-country")))
     }
@@ -354,6 +367,7 @@ pub(super) mod tests {
             headers: &HeaderMap::from_iter([(header::USER_AGENT, agent)]),
             client: IpAddr::from([127, 0, 0, 1]),
             at: Timestamp::from_millis(0).unwrap(),
+            trace: None,
         };
         hit.take(None)
     }
@@ -385,6 +399,7 @@ pub(super) mod tests {
             country: "CH".to_owned(),
             visitor,
             prefetch: true,
+            trace: Vec::new(),
         };
         assert_eq!(click, expected);
     }

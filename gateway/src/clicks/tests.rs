@@ -122,6 +122,7 @@ fn record(clicks: &Clicks, count: u64) {
             headers: &headers,
             client: IpAddr::from([192, 0, 2, 1]),
             at: Timestamp::from_millis(1_000).unwrap(),
+            trace: None,
         });
     }
 }
@@ -364,6 +365,7 @@ async fn what_a_click_costs_its_redirect() {
         headers: &headers,
         client: IpAddr::from([192, 0, 2, 1]),
         at: Timestamp::from_millis(1_000).unwrap(),
+        trace: None,
     };
     let mut costs: Vec<u128> = Vec::new();
     for _ in 0..100 {

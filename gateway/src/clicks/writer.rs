@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use waypost_runtime::traces::{self, Kind, Place, Span};
 
 use super::batch::Batches;
-use super::hit::Visitors;
+use super::hit::{Taken, Visitors};
 use super::sender::Unspooled;
 use super::spool::Appender;
 use super::{Settings, Shared};
@@ -84,9 +85,16 @@ impl Writer {
             return;
         }
         let batches = self.batches.form(&taken, &mut self.visitors);
+        let traced = taken.iter().filter_map(Taken::trace);
+        let spans: Vec<Span> = traced.filter_map(spooled).collect();
         drop(taken);
         let metrics = &self.shared.metrics;
-        match self.appender.commit(&batches) {
+        let committed = self.appender.commit(&batches);
+        if committed.is_err() {
+            spans.iter().for_each(|span| span.failed("disk"));
+        }
+        drop(spans);
+        match committed {
             Ok(()) => {
                 let clicks = batches.iter().map(|batch| u64::from(batch.clicks)).sum();
                 metrics.spooled.inc_by(clicks);
@@ -109,4 +117,10 @@ impl Writer {
             }
         }
     }
+}
+
+/// A traced click's part of a commit.
+fn spooled(place: &Place) -> Option<Span> {
+    let click = traces::at(place)?;
+    Some(Span::under(&click, Kind::Producer, "spool click"))
 }

@@ -136,6 +136,7 @@ impl PostgresStore {
 
 impl LinkStore for PostgresStore {
     type Session = PostgresSession;
+    const SYSTEM: &'static str = "postgresql";
 
     async fn connect(&self, purpose: Purpose) -> Result<PostgresSession, Error> {
         let options = match purpose {

@@ -94,6 +94,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 impl LinkStore for SqliteStore {
     type Session = SqliteSession;
+    const SYSTEM: &'static str = "sqlite";
 
     async fn connect(&self, purpose: Purpose) -> Result<SqliteSession, Error> {
         let reader = match purpose {

@@ -20,5 +20,6 @@ mod repeats;
 mod serving;
 mod statistics;
 mod tokens;
+mod traces;
 mod transfer;
 mod visitors;

@@ -25,6 +25,7 @@ mod spool;
 mod statistics;
 mod tls;
 mod tokens;
+mod traces;
 mod visits;
 
 use std::sync::OnceLock;

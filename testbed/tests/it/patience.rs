@@ -18,3 +18,13 @@ pub(crate) fn wait_until_for(what: &str, deadline: Duration, mut holds: impl FnM
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Waits until something is what it should be, and shows what it is if it never is.
+#[track_caller]
+pub(crate) fn wait_for<T: PartialEq + std::fmt::Debug>(expected: &T, is: impl Fn() -> T) {
+    let started = Instant::now();
+    while is() != *expected && started.elapsed() < DEADLINE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(is(), *expected);
+}
