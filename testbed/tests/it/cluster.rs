@@ -21,6 +21,7 @@ mod replicas;
 mod restarts;
 mod restore;
 mod retries;
+mod runbooks;
 mod spool;
 mod statistics;
 mod tls;
