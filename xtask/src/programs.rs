@@ -14,6 +14,9 @@ pub(crate) const LOADTEST: &str = "waypost-loadtest";
 /// Puts clicks into the log: a package and its example.
 pub(crate) const CLICK_FILL: (&str, &str) = ("waypost-analytics-consumer", "click_fill");
 
+/// Says what a click costs its redirect: a package and its example.
+pub(crate) const CLICK_COST: (&str, &str) = ("waypost-gateway", "click_cost");
+
 /// Builds them on what the machine must have; answers their folder.
 pub(crate) fn build(profile: &str, purpose: Purpose) -> Result<PathBuf, Error> {
     let mut steps = Steps::default();
@@ -28,17 +31,17 @@ pub(crate) fn build(profile: &str, purpose: Purpose) -> Result<PathBuf, Error> {
     }
     steps.cargo(&arguments)?;
     if purpose == Purpose::Bench {
-        let (package, example) = CLICK_FILL;
-        let build = [
-            "build",
-            "--profile",
-            profile,
-            "-p",
-            package,
-            "--example",
-            example,
-        ];
-        steps.cargo(&build)?;
+        for (package, example) in [CLICK_FILL, CLICK_COST] {
+            steps.cargo(&[
+                "build",
+                "--profile",
+                profile,
+                "-p",
+                package,
+                "--example",
+                example,
+            ])?;
+        }
     }
     // The profile dev is the one whose folder is not called after it.
     let folder = if profile == "dev" { "debug" } else { profile };

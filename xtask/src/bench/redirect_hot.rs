@@ -1,6 +1,8 @@
 //! Redirects out of the gateway's memory, each click on its way to the broker,
 //! against nginx that answers out of a map.
 
+use std::process::Command;
+
 use super::load::{CONNECTIONS, Load, Order};
 use super::report::{Bound, Goal, Report};
 use super::subject::{Turn, spread};
@@ -8,6 +10,7 @@ use super::turns::{self, Spread};
 use super::yardstick::nginx::{self, Nginx};
 use super::{Bench, WARMUP_SECONDS};
 use crate::Error;
+use crate::programs::CLICK_COST;
 
 const LINKS: usize = 10_000;
 
@@ -25,7 +28,25 @@ pub(super) fn run(bench: &Bench) -> Result<Report, Error> {
         || ours(bench.seconds),
         || yardstick(bench.seconds),
     )?;
-    Ok(report(&pairs))
+    let mut report = report(&pairs);
+    report.figure("of which a click's record, alone", "ns", click(bench)?);
+    Ok(report)
+}
+
+/// What recording a click takes of its redirect's time, with nothing else to do.
+fn click(bench: &Bench) -> Result<Spread, Error> {
+    let failed = |reason: String| Error::Step(format!("measure a click's cost: {reason}"));
+    let program = bench.programs.join("examples").join(CLICK_COST.1);
+    let output = Command::new(program).output();
+    let output = output.map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(output.status.to_string()));
+    }
+    let turns = String::from_utf8_lossy(&output.stdout);
+    let turns: Result<Vec<f64>, _> = turns.lines().map(str::parse).collect();
+    turns
+        .map(Spread::of)
+        .map_err(|error| failed(error.to_string()))
 }
 
 fn report(pairs: &[(Turn, nginx::Turn)]) -> Report {
