@@ -155,7 +155,7 @@ impl Cluster {
         let nodes = self.nodes.iter().map(|node| format!("{scheme}://{node}"));
         let client = ClusterClientBuilder::new(nodes)
             .tcp_settings(TcpSettings::default().set_nodelay(true))
-            .connection_timeout(Duration::from_millis(250))
+            .connection_timeout(self.access.connect_within())
             .response_timeout(self.times.response)
             .overall_response_timeout(Some(self.times.overall))
             // One more try covers a slot that has just moved.
