@@ -108,13 +108,16 @@ pub struct Metrics {
     visits_joined: IntCounter,
     visits_returned: IntCounterVec,
     passwords: IntCounterVec,
+    #[cfg(feature = "cluster")]
     redis_puts: IntCounterVec,
     /// Of one histogram, by call.
     #[cfg(feature = "cluster")]
     pub(crate) redis_gets: Histogram,
     #[cfg(feature = "cluster")]
     pub(crate) redis_writes: Histogram,
+    #[cfg(feature = "cluster")]
     redis_breakers_open: IntGauge,
+    #[cfg(feature = "cluster")]
     redis_breakers_opened: IntCounter,
     tokens_refused: IntCounterVec,
     keys: IntGauge,
@@ -255,6 +258,7 @@ impl Metrics {
                     Label::one_of("result", &["done", "refused"]),
                 ],
             )?,
+            #[cfg(feature = "cluster")]
             redis_puts: registry.counters(
                 "waypost_redis_puts_total",
                 "Answers of shards to be put into Redis; outdated: a newer version is there, late: the answer is too old, paused: a breaker is open",
@@ -267,10 +271,12 @@ impl Metrics {
             redis_gets: redis_calls.with_label_values(&["get"]),
             #[cfg(feature = "cluster")]
             redis_writes: redis_calls.with_label_values(&["put"]),
+            #[cfg(feature = "cluster")]
             redis_breakers_open: registry.gauge(
                 "waypost_redis_breakers_open",
                 "Ranges of slots, of 64, that are left alone after errors",
             )?,
+            #[cfg(feature = "cluster")]
             redis_breakers_opened: registry.counter(
                 "waypost_redis_breakers_opened_total",
                 "Times that a range of slots began to be left alone",

@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::routing::{Routes, ShardIndex};
 
 pub use list::{Listing, Page, Place};
+#[cfg(feature = "cluster")]
 pub(crate) use nodes::Node;
 pub use nodes::Nodes;
 pub(crate) use peer::Peer;
