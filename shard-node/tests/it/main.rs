@@ -13,6 +13,8 @@ mod node;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "cluster")]
+mod redis_access;
+#[cfg(feature = "cluster")]
 mod replicas;
 #[cfg(feature = "sqlite")]
 mod sqlite;
