@@ -2,26 +2,23 @@
 //! within milliseconds instead of a stall of seconds.
 
 mod access;
+mod held;
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use redis::cluster::{ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
-use tokio::sync::watch;
 
 use crate::config::Invalid;
+use held::Held;
 
 pub use access::{Access, RedisOptions};
 
-/// For the first answer over a connection with new certificates.
-const FIRST_ANSWER: Duration = Duration::from_secs(5);
-
-/// Between two tries to get that.
-const AGAIN: Duration = Duration::from_secs(1);
+/// For a connection, which all nodes' may come about at once after one was lost.
+const CONNECT_WITHIN: Duration = Duration::from_millis(250);
 
 /// Times for one command. A cache that takes longer than the shard is no cache.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +34,7 @@ pub struct Times {
 #[derive(Clone)]
 pub struct Redis {
     cluster: Arc<Cluster>,
-    /// Another once certificates have changed.
-    connection: Arc<ArcSwap<ClusterConnection>>,
+    held: Arc<Held>,
 }
 
 /// How a cluster is reached.
@@ -121,16 +117,8 @@ impl Redis {
     }
 
     fn over(cluster: Arc<Cluster>, connection: ClusterConnection) -> Self {
-        let connection = Arc::new(ArcSwap::from_pointee(connection));
-        if let Some(certificates) = &cluster.access.certificates {
-            let changes = certificates.changes();
-            let held = Arc::downgrade(&connection);
-            tokio::spawn(follow(changes, Arc::clone(&cluster), held));
-        }
-        Self {
-            cluster,
-            connection,
-        }
+        let held = Held::keep(connection, Arc::clone(&cluster));
+        Self { cluster, held }
     }
 
     /// Runs one command within the overall time.
@@ -138,13 +126,18 @@ impl Redis {
     /// # Errors
     /// When the node cannot be asked in time, or refuses.
     pub async fn run<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        let mut connection = ClusterConnection::clone(&self.connection.load());
+        let mut connection = self.held.connection();
         let overall = self.cluster.times.overall;
         // The client's own limit does not cover the wait for the first connection.
-        tokio::time::timeout(overall, command.query_async(&mut connection))
+        let answer = tokio::time::timeout(overall, command.query_async(&mut connection))
             .await
-            .map_err(|_| Error::Timeout(overall))?
-            .map_err(Error::Command)
+            .map_err(|_| Error::Timeout(overall))
+            .and_then(|answer| answer.map_err(Error::Command));
+        match &answer {
+            Err(error) if !error.is_refusal() => self.held.failed(),
+            _ => self.held.answered(),
+        }
+        answer
     }
 }
 
@@ -155,7 +148,7 @@ impl Cluster {
         let nodes = self.nodes.iter().map(|node| format!("{scheme}://{node}"));
         let client = ClusterClientBuilder::new(nodes)
             .tcp_settings(TcpSettings::default().set_nodelay(true))
-            .connection_timeout(self.access.connect_within())
+            .connection_timeout(CONNECT_WITHIN)
             .response_timeout(self.times.response)
             .overall_response_timeout(Some(self.times.overall))
             // One more try covers a slot that has just moved.
@@ -165,36 +158,6 @@ impl Cluster {
         let client = self.access.give(client).build()?;
         Ok(client.get_pending_async_connection_with_config(ClusterConfig::new()))
     }
-}
-
-/// Puts another connection in the place of the one that is held when certificates have
-/// changed: the client reads them once, and connects again with what it has read. The
-/// old one serves until the new one has answered.
-async fn follow(
-    mut changes: watch::Receiver<u64>,
-    cluster: Arc<Cluster>,
-    held: Weak<ArcSwap<ClusterConnection>>,
-) {
-    while changes.changed().await.is_ok() {
-        let fresh = loop {
-            match cluster.connect() {
-                Ok(fresh) if answers(fresh.clone()).await => break fresh,
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "redis certificates are of no use"),
-            }
-            tokio::time::sleep(AGAIN).await;
-        };
-        match held.upgrade() {
-            Some(held) => held.store(Arc::new(fresh)),
-            None => return,
-        }
-    }
-}
-
-async fn answers(mut connection: ClusterConnection) -> bool {
-    let ping = redis::cmd("PING");
-    let asked = ping.query_async::<String>(&mut connection);
-    matches!(tokio::time::timeout(FIRST_ANSWER, asked).await, Ok(Ok(_)))
 }
 
 impl std::fmt::Debug for Redis {

@@ -1,7 +1,6 @@
 //! What a Redis Cluster lets us in with: a password, certificates.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use redis::cluster::ClusterClientBuilder;
 use redis::{ClientTlsConfig, TlsCertificates};
@@ -118,15 +117,6 @@ impl Access {
         match self.certificates {
             None => "redis",
             Some(_) => "rediss",
-        }
-    }
-
-    /// How long a connection may take to come about: over TLS both ends have to reckon,
-    /// and all connections come at once after a node was lost.
-    pub(super) fn connect_within(&self) -> Duration {
-        match self.certificates {
-            None => Duration::from_millis(250),
-            Some(_) => Duration::from_secs(1),
         }
     }
 

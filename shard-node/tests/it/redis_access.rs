@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Cmd;
 use tokio::task::spawn_blocking;
 use waypost_runtime::metrics::Registry;
-use waypost_runtime::redis::{Redis, RedisOptions, Times};
+use waypost_runtime::redis::{Access, Redis, RedisOptions, Times};
 use waypost_runtime::watched::Watcher;
 use waypost_testbed::RedisCluster;
 
@@ -52,6 +52,53 @@ async fn redis_is_told_the_user_and_the_password_among_the_secrets() {
     .await;
     fs::write(&file, "of-another").unwrap();
     assert_eq!(known_as(&cluster, secrets.path()).await, None);
+}
+
+/// Commands that are always under way while the connections are cut.
+const UNDER_WAY: usize = 64;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_answers_again_however_often_all_connections_are_cut() {
+    let cluster = spawn_blocking(|| RedisCluster::start().unwrap());
+    let cluster = cluster.await.unwrap();
+    let times = Times {
+        response: Duration::from_millis(200),
+        overall: Duration::from_millis(500),
+    };
+    let redis = Redis::connect(&cluster.addresses(), &Access::default(), times).unwrap();
+    let asked: Vec<_> = (0..UNDER_WAY)
+        .map(|number| {
+            let redis = redis.clone();
+            tokio::spawn(async move {
+                let mut get = Cmd::new();
+                get.arg("GET").arg(format!("key-{number}"));
+                loop {
+                    // What fails while there is no connection is none of this test's.
+                    let _ = redis.run::<Option<String>>(&get).await;
+                }
+            })
+        })
+        .collect();
+    let mut cluster = cluster;
+    for round in 0..20 {
+        cluster = spawn_blocking(move || {
+            for node in cluster.nodes() {
+                node.query("CLIENT KILL TYPE normal SKIPME yes").unwrap();
+            }
+            cluster
+        })
+        .await
+        .unwrap();
+        eventually(&format!("redis answers after cut {round}"), async || {
+            let mut get = Cmd::new();
+            get.arg("GET").arg(format!("after-{round}"));
+            redis.run::<Option<String>>(&get).await.is_ok()
+        })
+        .await;
+    }
+    for task in asked {
+        task.abort();
+    }
 }
 
 #[test]
