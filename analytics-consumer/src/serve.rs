@@ -19,6 +19,16 @@ const MAX_CONNECTIONS: u32 = 16;
 
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How soon the server gives up on a consumer that is frozen in a transaction or gone
+/// without a word. Until then that holds the locks of its partitions, so that who has
+/// them now counts nothing.
+const LOST_WITHIN: [(&str, &str); 4] = [
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+];
+
 /// Runs the consumer and its statistics until shutdown is asked for.
 ///
 /// # Errors
@@ -44,10 +54,11 @@ pub async fn serve_on(
     let (secret, expected) = (ServiceToken::SECRET, ServiceToken::EXPECTED);
     let token = secrets::parse(&options.secrets_dir, secret, expected, ServiceToken::parse)?;
     let connections = options.kafka_options.read()?;
+    let database = options.postgres.connect("waypost-analytics-consumer")?;
     let pool = PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.postgres.connect("waypost-analytics-consumer")?);
+        .connect_lazy_with(database.options(LOST_WITHIN));
     let store = Arc::new(PostgresRollups::new(pool));
     if options.migrate_only {
         let migrate = || store.migrate();

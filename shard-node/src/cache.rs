@@ -76,6 +76,7 @@ pub mod redis {
     use waypost_runtime::redis::{Error, Redis};
 
     use super::Unseen;
+    use crate::lane::cause;
     use crate::store::{Change, Place};
 
     /// How long a value lives if nothing renews it, give or take a tenth: values
@@ -111,7 +112,8 @@ pub mod redis {
                 }
             }
             if let Some(error) = failure {
-                tracing::warn!(%error, "redis did not take a change");
+                let error = cause(&error);
+                tracing::warn!(error, "redis did not take a change");
             }
             done
         }

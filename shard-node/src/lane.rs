@@ -415,8 +415,8 @@ fn refusal(operation: &'static str, error: &Error) -> Refusal {
 }
 
 /// An error with its source, in one line.
-pub(crate) fn cause(error: &Error) -> String {
-    match std::error::Error::source(error) {
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
