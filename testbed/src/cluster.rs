@@ -3,12 +3,14 @@
 mod builder;
 mod ground;
 mod launch;
+mod logs;
 mod secrets;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use builder::{Builder, Link};
+pub use logs::Line;
 pub use secrets::Secrets;
 use waypost_domain::ShardId;
 

@@ -151,8 +151,13 @@ impl Schema {
         options: &PgConnectOptions,
     ) -> Result<PgConnection, Error> {
         let limit = || STATEMENT.as_millis().to_string();
-        let limits = [("statement_timeout", limit()), ("lock_timeout", limit())];
-        let options = options.clone().options(limits);
+        let settings = [
+            ("statement_timeout", limit()),
+            ("lock_timeout", limit()),
+            // That what is to be there is there already is no news.
+            ("client_min_messages", "warning".to_owned()),
+        ];
+        let options = options.clone().options(settings);
         let mut connection = tokio::time::timeout(CONNECT, options.connect())
             .await
             .map_err(|_| sqlx::Error::Io(ErrorKind::TimedOut.into()))??;

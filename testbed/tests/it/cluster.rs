@@ -11,6 +11,7 @@ mod keys;
 mod limits;
 mod links;
 mod lists;
+mod logs;
 mod moving;
 mod outages;
 mod preparing;

@@ -11,6 +11,7 @@ use waypost_testbed::proxy::Mode;
 use waypost_testbed::service::Kind;
 
 use super::inside::Inside;
+use super::logs::assert_quiet;
 use super::outages::metric;
 use super::{User, small};
 use crate::patience::{wait_for, wait_until};
@@ -164,6 +165,7 @@ fn a_request_is_one_trace_from_the_gateway_to_the_rollup() {
             assert!(!text.contains(secret), "{secret}: {text}");
         }
     }
+    assert_quiet(&cluster);
 }
 
 #[test]
