@@ -1,5 +1,7 @@
 //! Rollups in Postgres.
 
+mod transfer;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use waypost_runtime::database::{self, Schema};
 
 use super::{
     Applied, Error, Keep, Known, Portion, Producer, RollupStore, Span, Stored, before,
-    kept_payload, now_ms, producer, stored, with_day, with_hour, with_tenant_day,
+    kept_payload, now_ms, producer, stored,
 };
 use crate::agent::Agents;
 use crate::seen::Seen;
@@ -183,41 +185,6 @@ DELETE FROM dead_letter WHERE (topic, partition, message_offset) IN (
     SELECT topic, partition, message_offset FROM dead_letter
     WHERE received_at < to_timestamp($1) LIMIT $2)";
 
-const PUT_LINK_DAY: &str = "\
--- analytics.put_link_day
-INSERT INTO link_day (link_id, day, partition, tenant, clicks, bots, visitors, counts, sketch)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-ON CONFLICT (link_id, day, partition) DO UPDATE
-SET tenant = excluded.tenant, clicks = excluded.clicks, bots = excluded.bots,
-    visitors = excluded.visitors, counts = excluded.counts, sketch = excluded.sketch";
-
-const PUT_TENANT_DAY: &str = "\
--- analytics.put_tenant_day
-INSERT INTO tenant_day (tenant, day, partition, clicks, bots, counts)
-VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (tenant, day, partition) DO UPDATE
-SET clicks = excluded.clicks, bots = excluded.bots, counts = excluded.counts";
-
-const PUT_LINK_HOUR: &str = "\
--- analytics.put_link_hour
-INSERT INTO link_clicks_hour (link_id, hour, tenant, clicks, bots) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (link_id, hour) DO UPDATE
-SET tenant = excluded.tenant, clicks = excluded.clicks, bots = excluded.bots";
-
-const STORED_LINK_DAY: &str = "\
--- analytics.stored_link_day
-SELECT clicks, bots, visitors, tenant, counts, sketch FROM link_day
-WHERE link_id = $1 AND day = $2 AND partition = $3";
-
-const STORED_TENANT_DAY: &str = "\
--- analytics.stored_tenant_day
-SELECT clicks, bots, counts FROM tenant_day
-WHERE tenant = $1 AND day = $2 AND partition = $3";
-
-const STORED_LINK_HOUR: &str = "\
--- analytics.stored_link_hour
-SELECT clicks, bots, tenant FROM link_clicks_hour WHERE link_id = $1 AND hour = $2";
-
 /// Rollups in Postgres, which several consumers share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PostgresRollups {
@@ -366,66 +333,11 @@ impl RollupStore for PostgresRollups {
     }
 
     async fn put(&self, rows: &[Row]) -> Result<(), Error> {
-        let mut transaction = self.pool.begin().await?;
-        for row in rows {
-            let query = match row {
-                Row::LinkDay(row) => sqlx::query(PUT_LINK_DAY)
-                    .bind(link(&row.link_id)?)
-                    .bind(row.day)
-                    .bind(row.partition)
-                    .bind(&row.tenant)
-                    .bind(row.clicks)
-                    .bind(row.bots)
-                    .bind(row.visitors)
-                    .bind(&row.counts)
-                    .bind(&row.sketch),
-                Row::TenantDay(row) => sqlx::query(PUT_TENANT_DAY)
-                    .bind(&row.tenant)
-                    .bind(row.day)
-                    .bind(row.partition)
-                    .bind(row.clicks)
-                    .bind(row.bots)
-                    .bind(&row.counts),
-                Row::LinkHour(row) => sqlx::query(PUT_LINK_HOUR)
-                    .bind(link(&row.link_id)?)
-                    .bind(row.hour)
-                    .bind(&row.tenant)
-                    .bind(row.clicks)
-                    .bind(row.bots),
-            };
-            query.execute(&mut *transaction).await?;
-        }
-        transaction.commit().await?;
-        Ok(())
+        transfer::put(&self.pool, rows).await
     }
 
     async fn stored(&self, rows: &[Row]) -> Result<Vec<Option<Row>>, Error> {
-        let mut stored = Vec::with_capacity(rows.len());
-        for row in rows {
-            stored.push(match row {
-                Row::LinkDay(row) => sqlx::query_as(STORED_LINK_DAY)
-                    .bind(link(&row.link_id)?)
-                    .bind(row.day)
-                    .bind(row.partition)
-                    .fetch_optional(&self.pool)
-                    .await?
-                    .map(|found| with_day(row, found)),
-                Row::TenantDay(row) => sqlx::query_as(STORED_TENANT_DAY)
-                    .bind(&row.tenant)
-                    .bind(row.day)
-                    .bind(row.partition)
-                    .fetch_optional(&self.pool)
-                    .await?
-                    .map(|found| with_tenant_day(row, found)),
-                Row::LinkHour(row) => sqlx::query_as(STORED_LINK_HOUR)
-                    .bind(link(&row.link_id)?)
-                    .bind(row.hour)
-                    .fetch_optional(&self.pool)
-                    .await?
-                    .map(|found| with_hour(row, found)),
-            });
-        }
-        Ok(stored)
+        transfer::stored(&self.pool, rows).await
     }
 
     async fn prune(&self, keep: Keep) -> Result<(), Error> {
@@ -597,11 +509,6 @@ async fn add_tenants(
         .await?;
     applied.wrote(&merged);
     Ok(())
-}
-
-/// What names a link; it was checked.
-fn link(id: &[u8]) -> Result<Uuid, Error> {
-    Uuid::from_slice(id).map_err(|error| Error::Database(sqlx::Error::Encode(Box::new(error))))
 }
 
 /// There are far fewer than this holds.
