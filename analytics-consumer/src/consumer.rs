@@ -131,6 +131,9 @@ fn config(settings: &Settings) -> ClientConfig {
         .set("reconnect.backoff.max.ms", "2000")
         // Answered as soon as there is something.
         .set("fetch.min.bytes", "1")
+        // Some brokers wait for each partition of a request in turn: what comes for one
+        // of a dozen would be told after six seconds of the default.
+        .set("fetch.wait.max.ms", "50")
         // What comes while a portion is counted.
         .set("queued.max.messages.kbytes", "65536")
         .set_log_level(RDKafkaLogLevel::Critical);
