@@ -1,11 +1,10 @@
 //! What is counted about counting.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntGauge};
-use tonic::{Code, Response, Status};
-use waypost_proto::transport;
-use waypost_runtime::metrics::{self, LATENCY_SECONDS, Label, Registry, SIZES};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
+use waypost_proto::rpc_times::RpcTimes;
+use waypost_runtime::metrics::{self, Registry, SIZES};
 
 use crate::store::Applied;
 
@@ -24,7 +23,7 @@ pub struct Metrics {
     unreadable: IntCounter,
     transaction: Histogram,
     transaction_batches: Histogram,
-    rpc_seconds: HistogramVec,
+    pub(crate) rpcs: RpcTimes,
     dead_letters: IntCounter,
     lag_records: IntGauge,
     lag_seconds: Gauge,
@@ -83,14 +82,11 @@ impl Metrics {
                 "Batches of clicks that one transaction counted",
                 SIZES,
             )?,
-            rpc_seconds: registry.histograms(
+            rpcs: RpcTimes::register(
+                registry,
                 "waypost_analytics_rpc_seconds",
                 "Time of an RPC, which asks for statistics",
-                LATENCY_SECONDS,
-                &[
-                    Label::one_of("rpc", &["link_stats", "tenant_stats"]),
-                    Label::one_of("outcome", transport::OUTCOMES),
-                ],
+                &["link_stats", "tenant_stats"],
             )?,
             dead_letters: registry.counter(
                 "waypost_analytics_dead_letters_total",
@@ -117,18 +113,6 @@ impl Metrics {
                 "Times that a partition did not go on where counting had ended",
             )?,
         })
-    }
-
-    pub(crate) fn answered<T>(
-        &self,
-        rpc: &str,
-        begun: Instant,
-        answer: &Result<Response<T>, Status>,
-    ) {
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.rpc_seconds
-            .with_label_values(&[rpc, transport::outcome(code)])
-            .observe(begun.elapsed().as_secs_f64());
     }
 
     /// A transaction with so many batches.

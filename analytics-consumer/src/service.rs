@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -104,20 +104,16 @@ impl<S: RollupStore> AnalyticsService for Analytics<S> {
         &self,
         request: Request<LinkStatsRequest>,
     ) -> Result<Response<LinkStatsResponse>, Status> {
-        let begun = Instant::now();
-        let answer = self.link(request.into_inner()).await.map(Response::new);
-        self.metrics.answered("link_stats", begun, &answer);
-        answer
+        let answer = self.link(request.into_inner());
+        self.metrics.rpcs.timed("link_stats", answer).await
     }
 
     async fn tenant_stats(
         &self,
         request: Request<TenantStatsRequest>,
     ) -> Result<Response<TenantStatsResponse>, Status> {
-        let begun = Instant::now();
-        let answer = self.tenant(request.into_inner()).await.map(Response::new);
-        self.metrics.answered("tenant_stats", begun, &answer);
-        answer
+        let answer = self.tenant(request.into_inner());
+        self.metrics.rpcs.timed("tenant_stats", answer).await
     }
 
     async fn import_rollups(

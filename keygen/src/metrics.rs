@@ -1,16 +1,13 @@
 //! What a keygen counts.
 
-use std::time::Instant;
-
-use prometheus::{HistogramVec, IntCounter};
-use tonic::{Code, Response, Status};
-use waypost_proto::transport;
-use waypost_runtime::metrics::{LATENCY_SECONDS, Label, Registry};
+use prometheus::IntCounter;
+use waypost_proto::rpc_times::RpcTimes;
+use waypost_runtime::metrics::{Label, Registry};
 
 /// Cheap to clone: the numbers are shared.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    rpc_seconds: HistogramVec,
+    pub(crate) rpcs: RpcTimes,
     /// Requests that got their slugs.
     pub(crate) leased: IntCounter,
     /// Requests that moved counters to where others stand.
@@ -37,14 +34,11 @@ impl Metrics {
             )],
         )?;
         Ok(Self {
-            rpc_seconds: registry.histograms(
+            rpcs: RpcTimes::register(
+                registry,
                 "waypost_keygen_rpc_seconds",
                 "Time of an RPC",
-                LATENCY_SECONDS,
-                &[
-                    Label::one_of("rpc", &["lease_slugs", "raise_counters"]),
-                    Label::one_of("outcome", transport::OUTCOMES),
-                ],
+                &["lease_slugs", "raise_counters"],
             )?,
             leased: requests.with_label_values(&["leased"]),
             raised: requests.with_label_values(&["raised"]),
@@ -56,17 +50,5 @@ impl Metrics {
                 "Slugs asked for and not given, since the prefix has none left in its epoch",
             )?,
         })
-    }
-
-    pub(crate) fn answered<T>(
-        &self,
-        rpc: &str,
-        begun: Instant,
-        answer: &Result<Response<T>, Status>,
-    ) {
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.rpc_seconds
-            .with_label_values(&[rpc, transport::outcome(code)])
-            .observe(begun.elapsed().as_secs_f64());
     }
 }

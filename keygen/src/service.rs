@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -128,32 +128,26 @@ impl<S: CounterStore> KeygenService for Keygen<S> {
         &self,
         request: Request<LeaseSlugsRequest>,
     ) -> Result<Response<LeaseSlugsResponse>, Status> {
-        let begun = Instant::now();
-        let answer = match self.lease(request.get_ref()).await {
-            Ok(slugs) => {
-                self.metrics.leased.inc();
-                Ok(Response::new(LeaseSlugsResponse { slugs }))
-            }
-            Err(failure) => Err(self.failed(&failure)),
+        let answer = async {
+            let leased = self.lease(request.get_ref()).await;
+            let slugs = leased.map_err(|failure| self.failed(&failure))?;
+            self.metrics.leased.inc();
+            Ok(LeaseSlugsResponse { slugs })
         };
-        self.metrics.answered("lease_slugs", begun, &answer);
-        answer
+        self.metrics.rpcs.timed("lease_slugs", answer).await
     }
 
     async fn raise_counters(
         &self,
         request: Request<RaiseCountersRequest>,
     ) -> Result<Response<RaiseCountersResponse>, Status> {
-        let begun = Instant::now();
-        let answer = match self.raise(request.into_inner()).await {
-            Ok(counters) => {
-                self.metrics.raised.inc();
-                Ok(Response::new(RaiseCountersResponse { counters }))
-            }
-            Err(failure) => Err(self.failed(&failure)),
+        let answer = async {
+            let raised = self.raise(request.into_inner()).await;
+            let counters = raised.map_err(|failure| self.failed(&failure))?;
+            self.metrics.raised.inc();
+            Ok(RaiseCountersResponse { counters })
         };
-        self.metrics.answered("raise_counters", begun, &answer);
-        answer
+        self.metrics.rpcs.timed("raise_counters", answer).await
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod cache;
 pub mod convert;
+pub mod rpc_times;
 pub mod transport;
 
 pub use generated::analytics::v1 as analytics;

@@ -1,8 +1,8 @@
 //! Every metric of a shard node.
 
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
-use waypost_proto::transport;
-use waypost_runtime::metrics::{LATENCY_SECONDS, Label, Registry, SIZES};
+use waypost_proto::rpc_times::RpcTimes;
+use waypost_runtime::metrics::{Label, Registry, SIZES};
 
 use crate::store;
 
@@ -40,7 +40,7 @@ const OPERATION: Label = Label::one_of(
 /// Handles to the metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    pub(crate) rpc_seconds: HistogramVec,
+    pub(crate) rpcs: RpcTimes,
     pub(crate) batch_items: HistogramVec,
     pub(crate) queue_items: IntGaugeVec,
     pub(crate) sessions: IntGaugeVec,
@@ -99,14 +99,11 @@ impl Metrics {
     /// If the registry has metrics of these names already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            rpc_seconds: registry.histograms(
+            rpcs: RpcTimes::register(
+                registry,
                 "waypost_shard_rpc_seconds",
                 "Time of an RPC; of watch, until the stream begins",
-                LATENCY_SECONDS,
-                &[
-                    Label::one_of("rpc", RPCS),
-                    Label::one_of("outcome", transport::OUTCOMES),
-                ],
+                RPCS,
             )?,
             batch_items: registry.histograms(
                 "waypost_shard_batch_items",

@@ -4,11 +4,10 @@ use std::pin::Pin;
 
 use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use waypost_proto::convert::Invalid;
 use waypost_proto::link::link_service_server::LinkService;
 use waypost_proto::link::{self as message};
-use waypost_proto::transport;
 
 use crate::changes::Changes;
 use crate::lane::{Lane, Refusal};
@@ -111,14 +110,7 @@ impl<S: LinkStore> Service<S> {
         rpc: &'static str,
         run: impl Future<Output = Result<T, Status>> + Send,
     ) -> Result<Response<T>, Status> {
-        let begun = std::time::Instant::now();
-        let result = run.await;
-        let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.metrics
-            .rpc_seconds
-            .with_label_values(&[rpc, transport::outcome(code)])
-            .observe(begun.elapsed().as_secs_f64());
-        result.map(Response::new)
+        self.metrics.rpcs.timed(rpc, run).await
     }
 
     fn count_moved(&self, rpc: &'static str, count: usize) {
