@@ -23,5 +23,5 @@ pub mod tls;
 pub mod traces;
 pub mod watched;
 
-pub use process::{Error, Process, bind, main};
+pub use process::{Error, Process, bind, main, with_causes};
 pub use shutdown::Shutdown;

@@ -238,7 +238,8 @@ async fn overrun(shutdown: &Shutdown) {
 
 /// An error and what led to it, in one line. Some errors repeat their cause: it is
 /// said once.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -21,7 +21,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::config::Invalid;
 use crate::metrics::{self, Label, Registry};
-use crate::watched::{Source, Watched};
+use crate::watched::{Source, Watched, Watcher};
 use crate::{Error, Process};
 use certificates::{MAX_BYTES, Pair};
 
@@ -66,12 +66,27 @@ impl TlsOptions {
     /// If some of the options are set and not all, or the files are nothing that another
     /// service would accept.
     pub fn open(&self, process: &Process) -> Result<Option<Tls>, Error> {
+        self.watch(&process.registry, &process.watcher)
+    }
+
+    /// The same for a command, which nobody asks for metrics.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_command(&self) -> Result<Option<Tls>, Error> {
+        let registry = Registry::new();
+        let watcher = Watcher::register(&registry)
+            .map_err(|error| Error::failed("register the metrics of files", error))?;
+        self.watch(&registry, &watcher)
+    }
+
+    fn watch(&self, registry: &Registry, watcher: &Watcher) -> Result<Option<Tls>, Error> {
         let files = [
             ("--tls-cert", &self.tls_cert),
             ("--tls-key", &self.tls_key),
             ("--tls-ca", &self.tls_ca),
         ];
-        let failures = Failures::register(&process.registry)
+        let failures = Failures::register(registry)
             .map_err(|error| Error::failed("register the metrics of TLS", error))?;
         if files.iter().all(|(_, file)| file.is_none()) {
             return Ok(None);
@@ -85,16 +100,16 @@ impl TlsOptions {
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let watcher = process.watcher.clone();
         let source = Source {
             option: "--tls-cert",
             name: "tls",
             files,
             max_bytes: MAX_BYTES,
         };
-        let pair = process.watcher.watch(source, move |contents| {
+        let shown = watcher.clone();
+        let pair = watcher.watch(source, move |contents| {
             let (pair, validity) = certificates::pair(contents)?;
-            watcher.show_validity("tls", validity);
+            shown.show_validity("tls", validity);
             Ok(pair)
         })?;
         Ok(Some(Tls { pair, failures }))

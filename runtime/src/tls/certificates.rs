@@ -10,6 +10,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::server::{
     NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
 };
+#[cfg(feature = "redis")]
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, Error, RootCertStore, ServerConfig, version,
@@ -120,6 +121,7 @@ fn no(content: &Content, problem: &str) -> String {
 
 /// Checks that the key is that of the certificate, and that it is valid now, whoever may
 /// have signed it.
+#[cfg(feature = "redis")]
 pub(crate) fn usable(chain_file: &Content, key_file: &Content) -> Result<Validity, String> {
     let chain = chain(chain_file)?;
     let validity = validity(&chain[0]).map_err(|problem| no(chain_file, &problem))?;

@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use tonic::Status;
 use waypost_proto::auth::ServiceToken;
 use waypost_runtime::config::Invalid;
+use waypost_runtime::tls::TlsOptions;
 use waypost_runtime::{Error, secrets};
 
-use self::cluster::Cluster;
+use self::cluster::{Caller, Cluster};
 use self::file::{Damaged, FullFile};
 
 /// Where the cluster is that `import --full` fills.
@@ -51,6 +52,9 @@ pub(super) struct Target {
     )]
     analytics: Vec<String>,
 
+    #[command(flatten)]
+    tls: TlsOptions,
+
     /// Leave out links whose slugs have other links in the cluster, instead of importing
     /// nothing
     #[arg(long, requires = "full")]
@@ -64,7 +68,7 @@ enum Stop {
     Damaged(#[from] Damaged),
     #[error(
         "{peer} gave no answer of use for too long: {problem}. It may be run again; services \
-         that speak TLS are restarted without it for the import (see docs/moving.md)"
+         that speak TLS are asked with --tls-cert, --tls-key and --tls-ca, and others without"
     )]
     Unreachable { peer: String, problem: String },
     #[error("{peer} refuses: {}", status.message())]
@@ -171,18 +175,25 @@ pub(super) fn import(target: &Target, file: &Path) -> Result<(), Error> {
 }
 
 impl Target {
-    fn cluster(&self) -> Result<Cluster, Invalid> {
+    fn cluster(&self) -> Result<Cluster, Error> {
         let given = |option, value: &Option<PathBuf>| value.clone().ok_or_else(|| needed(option));
         let secrets_dir = given("--secrets-dir", &self.secrets_dir)?;
         let map = given("--shard-map", &self.shard_map)?;
         for (option, addresses) in [("--keygen", &self.keygen), ("--analytics", &self.analytics)] {
             if addresses.is_empty() {
-                return Err(needed(option));
+                return Err(needed(option).into());
             }
         }
         let (secret, expected) = (ServiceToken::SECRET, ServiceToken::EXPECTED);
         let token = secrets::parse(&secrets_dir, secret, expected, ServiceToken::parse)?;
-        Cluster::connect(&map, &self.keygen, &self.analytics, &token)
+        let tls = self.tls.open_for_command()?;
+        let caller = Caller { token, tls };
+        Ok(Cluster::connect(
+            &map,
+            &self.keygen,
+            &self.analytics,
+            &caller,
+        )?)
     }
 }
 

@@ -11,6 +11,9 @@ use waypost_domain::{Prefix, ShardId};
 use waypost_proto::auth::ServiceToken;
 use waypost_proto::transport::{self, Transport};
 use waypost_runtime::config::Invalid;
+use waypost_runtime::grpc;
+use waypost_runtime::tls::Tls;
+use waypost_runtime::with_causes;
 
 use super::Stop;
 
@@ -29,6 +32,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Peers {
     name: String,
     transports: Vec<Transport>,
+}
+
+/// How a cluster's processes are called.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) token: ServiceToken,
+    pub(super) tls: Option<Tls>,
 }
 
 /// Where everything of a cluster is.
@@ -52,7 +62,7 @@ impl Cluster {
         map: &Path,
         keygens: &[String],
         consumers: &[String],
-        token: &ServiceToken,
+        caller: &Caller,
     ) -> Result<Self, Invalid> {
         let invalid = |problem: String| Invalid {
             option: "--shard-map",
@@ -64,13 +74,13 @@ impl Cluster {
             let name = format!("shard {}", shard.id);
             Ok(Shard {
                 id: shard.id.clone(),
-                nodes: Peers::connect(name, "--shard-map", &shard.nodes, token)?,
+                nodes: caller.peers(name, "--shard-map", &shard.nodes)?,
             })
         };
         Ok(Self {
             shards: map.shards().iter().map(shard).collect::<Result<_, _>>()?,
-            keygens: Peers::connect("keygen".to_owned(), "--keygen", keygens, token)?,
-            consumers: Peers::connect("analytics".to_owned(), "--analytics", consumers, token)?,
+            keygens: caller.peers("keygen".to_owned(), "--keygen", keygens)?,
+            consumers: caller.peers("analytics".to_owned(), "--analytics", consumers)?,
             map,
         })
     }
@@ -83,28 +93,32 @@ impl Cluster {
     }
 }
 
-impl Peers {
-    fn connect(
+impl Caller {
+    fn peers(
+        &self,
         name: String,
         option: &'static str,
         addresses: &[String],
-        token: &ServiceToken,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Peers, Invalid> {
         let connect = |address: &String| {
+            // With TLS as well: it is put under the connection that this names.
             let endpoint = Endpoint::from_shared(format!("http://{address}"));
             let endpoint = endpoint.map_err(|_| Invalid {
                 option,
                 problem: format!("\"{address}\" is not host:port"),
             })?;
-            let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy();
-            Ok(transport::over(channel, token))
+            let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
+            let channel = grpc::channel(&endpoint, self.tls.as_ref());
+            Ok(transport::over(channel, &self.token))
         };
-        Ok(Self {
+        Ok(Peers {
             name,
             transports: addresses.iter().map(connect).collect::<Result<_, _>>()?,
         })
     }
+}
 
+impl Peers {
     /// Asks one after the other until one answers. Whatever is asked may be repeated.
     pub(super) async fn ask<R, T>(
         &self,
@@ -132,7 +146,11 @@ impl Peers {
                 let peer = self.name.clone();
                 return Err(Stop::Refused { peer, status });
             }
-            status.message().clone_into(&mut problem);
+            // Of a broken connection the status says no more than that it is broken.
+            problem = match std::error::Error::source(&status) {
+                Some(source) => with_causes(source),
+                None => status.message().to_owned(),
+            };
             if started.elapsed() > PATIENCE {
                 break;
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use waypost_testbed::cluster::Shard;
+use waypost_testbed::cluster::{Certificates, Shard};
 use waypost_testbed::service::programs_folder;
 use waypost_testbed::{Cluster, Port, Service, http, token};
 
@@ -77,6 +77,20 @@ impl Instance {
         }
     }
 
+    /// What it has written into its spool, counted or not.
+    fn spooled(&self) -> f64 {
+        let metrics = http::get(
+            &self._ports[1].address(),
+            "/metrics",
+            super::REQUEST_DEADLINE,
+        );
+        let text = metrics.unwrap().body;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix("waypost_clicks_spooled_total "));
+        value.unwrap().parse().unwrap()
+    }
+
     fn stop(mut self) {
         let pid = self.child.id().to_string();
         let signalled = Command::new("kill").args(["-TERM", &pid]).status();
@@ -103,7 +117,13 @@ fn import(cluster: &Cluster, file: &Path, arguments: &[&str]) -> (bool, String, 
         let addresses: Vec<String> = services.iter().map(Service::address).collect();
         addresses.join(",")
     };
-    let output = waypost(&["import", "--full", file.to_str().unwrap()])
+    let mut command = waypost(&["import", "--full", file.to_str().unwrap()]);
+    if let Some(Certificates { mount, .. }) = &cluster.certificates {
+        command.arg("--tls-cert").arg(mount.certificate());
+        command.arg("--tls-key").arg(mount.key());
+        command.arg("--tls-ca").arg(mount.authorities());
+    }
+    let output = command
         .args(["--keygen", &addresses(&cluster.keygens)])
         .args(["--analytics", &addresses(&cluster.consumers)])
         .arg("--secrets-dir")
@@ -388,6 +408,51 @@ fn counters_are_ahead(cluster: &Cluster, file: &Path) {
         }
     }
     assert!(compared > 0, "the instance has minted slugs");
+}
+
+#[test]
+fn clicks_that_a_killed_instance_had_not_counted_move_along_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, file) = (folder.path().join("data"), folder.path().join("all"));
+    std::fs::create_dir(&data).unwrap();
+    let instance = Instance::start(&data);
+    let owner = instance.user("default", token::ALL_SCOPES);
+    let slug = owner.shorten("https://example.com/counted/later");
+    owner.follow(&slug);
+    wait_until("a click is counted", || owner.clicks(&slug) == Some(1));
+    // Nobody else can write there now, so that what follows stays in the spool.
+    let statistics = rusqlite::Connection::open(data.join("clicks.db")).unwrap();
+    statistics.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..4 {
+        owner.follow(&slug);
+    }
+    wait_until("the others are on disk", || instance.spooled() == 5.0);
+    drop(instance);
+    statistics.execute_batch("ROLLBACK").unwrap();
+    let counted = || {
+        let sum = "SELECT sum(clicks) FROM link_day";
+        let sum = statistics.query_row(sum, [], |row| row.get::<_, i64>(0));
+        sum.unwrap()
+    };
+    assert_eq!(counted(), 1);
+
+    for _ in 0..2 {
+        let (all, _, complaint) = told(&export(&data, &file));
+        assert!(all, "{complaint}");
+        assert_eq!(counted(), 5);
+    }
+    let cluster = small()
+        .tls(true)
+        .secrets(&data.join("secrets"))
+        .start()
+        .unwrap();
+    let (all, report, complaint) = import(&cluster, &file, &[]);
+    assert!(all, "{complaint}");
+    assert!(report.starts_with("1 links imported"), "{report}");
+    let owner = User::of(&cluster, 0);
+    assert_eq!(owner.clicks(&slug), Some(5));
+    let found = (302, "https://example.com/counted/later".to_owned());
+    assert_eq!(owner.follow(&slug), found);
 }
 
 #[test]
