@@ -32,6 +32,21 @@ pub struct Exported {
     pub rows: Vec<Transferred>,
     /// Rows that are left out: they cannot be read, or bear no signature of ours.
     pub damaged: usize,
+    /// The slugs of the first of these, as they are stored.
+    pub first_damaged: Vec<String>,
+}
+
+/// Damaged rows of a page that are named: all may be damaged.
+const MAX_NAMED: usize = 20;
+
+impl Exported {
+    /// Notes a row that is left out.
+    pub(super) fn leave_out(&mut self, slug: &str) {
+        self.damaged += 1;
+        if self.first_damaged.len() < MAX_NAMED {
+            self.first_damaged.push(slug.to_owned());
+        }
+    }
 }
 
 /// What became of a row to take over.

@@ -115,10 +115,17 @@ struct Names {
 
 impl Names {
     fn add(&mut self, slug: &str) {
-        self.count += 1;
-        if self.first.len() < MOST_NAMES {
-            self.first.push(slug.to_owned());
-        }
+        self.add_some(1, &[slug]);
+    }
+
+    /// Adds as many, of which the first are known.
+    fn add_some(&mut self, count: usize, first: &[impl AsRef<str>]) {
+        self.count += count;
+        let room = MOST_NAMES - self.first.len();
+        // A damaged row may hold anything.
+        let named = first.iter().map(|slug| slug.as_ref().escape_debug());
+        self.first
+            .extend(named.take(room).map(|slug| slug.to_string()));
     }
 
     fn told(&self) -> String {
@@ -147,12 +154,14 @@ pub(super) fn export(data: &Path, file: &Path) -> Result<(), Error> {
     out.sync_all().map_err(unwritable)?;
     std::fs::rename(&part, file).map_err(unwritable)?;
     eprintln!("{exported}");
-    match exported.damaged {
+    let damaged = exported.damaged;
+    match damaged.count {
         0 => Ok(()),
-        damaged => Err(Error::failed(
+        count => Err(Error::failed(
             format!(
-                "export {damaged} links: their rows are damaged, or were not written by this \
+                "export {count} links ({}): their rows are damaged, or were not written by this \
                  instance. The others are in {}",
+                damaged.told(),
                 file.display()
             ),
             "rows are damaged",

@@ -250,3 +250,41 @@ fn who_may_not_is_told_so_and_a_half_export_gets_no_name() {
         assert_eq!(output.status.code(), Some(64), "{server}");
     }
 }
+
+#[test]
+fn a_full_export_names_the_damaged_links_and_writes_the_others() {
+    let data = tempfile::tempdir().unwrap();
+    let waypost = Waypost::start(data.path());
+    let owner = User::of(&waypost, data.path(), "default");
+    for n in 0..30 {
+        let link = json!({ "longUrl": "https://example.com/", "alias": format!("row-{n:02}") });
+        assert_eq!(owner.send("POST", LINKS, &link).0, 201);
+    }
+    assert!(waypost.terminate().success());
+    let links = rusqlite::Connection::open(data.path().join("links.db")).unwrap();
+    let damage =
+        "UPDATE links SET signature = zeroblob(17) WHERE slug BETWEEN 'row-03' AND 'row-24'";
+    assert_eq!(links.execute(damage, []).unwrap(), 22);
+    // As if a disk had written there.
+    let damage = "UPDATE links SET slug = 'row-' || char(27) WHERE slug = 'row-00'";
+    assert_eq!(links.execute(damage, []).unwrap(), 1);
+    drop(links);
+
+    let file = data.path().join("all");
+    let mut export = command();
+    export.args(["export", "--full"]).arg(&file);
+    let output = export.env("WAYPOST_DATA_DIR", data.path()).output();
+    let (all, _, notes) = told(&output.unwrap());
+    assert!(!all);
+    assert!(notes.starts_with("7 links, "), "{notes}");
+    // The first twenty by name, and nothing that a terminal would act on.
+    let named = r"export 23 links (row-\u{1b}, row-03, row-04, ";
+    assert!(notes.contains(named), "{notes}");
+    assert!(
+        notes.contains(", row-21 and 3 more): their rows"),
+        "{notes}"
+    );
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let links = lines.lines().filter(|line| line.starts_with("{\"link\""));
+    assert_eq!(links.count(), 7);
+}

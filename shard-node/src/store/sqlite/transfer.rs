@@ -51,7 +51,7 @@ pub(super) async fn export(
                     visits_leased: row.try_get::<i64, _>(20)?.cast_unsigned(),
                     before_block: columns::before_block(row.try_get(21)?),
                 }),
-                None => exported.damaged += 1,
+                None => exported.leave_out(&place.1),
             }
         }
         if (found.len() as i64) < wanted {

@@ -20,6 +20,7 @@ use waypost_runtime::{Error, secrets};
 use waypost_shard_node::store::sqlite::{SqliteSession, SqliteStore};
 use waypost_shard_node::store::{Exported, LinkStore as _, Purpose, Session as _};
 
+use super::Names;
 use super::file::{Counts, Writer};
 use crate::secrets::Secrets;
 use crate::serve::{self, CountedHere};
@@ -38,7 +39,7 @@ const NO_BOUND: u64 = 1 << 60;
 pub(super) struct Written {
     counts: Counts,
     /// Links that are left out: their rows are not as the instance wrote them.
-    pub(super) damaged: usize,
+    pub(super) damaged: Names,
 }
 
 /// Counts the clicks that wait, and writes everything.
@@ -71,9 +72,9 @@ pub(super) async fn export(data: &Path, out: impl Write) -> Result<Written, Erro
         writer.counter(prefix, next).map_err(unwritable)?;
     }
 
-    let mut damaged = 0;
+    let mut damaged = Names::default();
     while let Some(page) = links.next().await? {
-        damaged += page.damaged;
+        damaged.add_some(page.damaged, &page.first_damaged);
         for row in page.rows {
             writer.link(&row.into()).map_err(unwritable)?;
         }
