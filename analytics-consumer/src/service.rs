@@ -15,7 +15,7 @@ use waypost_proto::analytics::{
 use crate::metrics::Metrics;
 use crate::stats::{self, Interval, Window, from_wire};
 use crate::store::{Error, RollupStore};
-use crate::transfer;
+use crate::{trace, transfer};
 
 /// A query that takes longer than this is of no use to who asked.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -64,9 +64,10 @@ impl<S: RollupStore> Analytics<S> {
         let answer = async {
             // How far everything is counted, first: what comes in between is more,
             // not less, than that says.
-            let counted_up_to = self.store.counted_up_to().await?;
+            let counted_up_to = self.counted_up_to().await?;
             let (days, hours) = (window.days(), window.hours());
-            let stored = self.store.link_days(link, days, hours, with_counts).await?;
+            let stored = self.store.link_days(link, days, hours, with_counts);
+            let stored = trace::asking(S::SYSTEM, "link_days", stored).await?;
             let answer = stats::link(&stored, &window, interval, &by, top as usize);
             Ok(LinkStatsResponse {
                 counted_up_to_ms: counted_up_to.unwrap_or(0),
@@ -82,12 +83,11 @@ impl<S: RollupStore> Analytics<S> {
         let top = request.top.min(MAX_LINKS);
         let with_counts = interval == Interval::Hour || top > 0 || !window.is_of_days();
         let answer = async {
-            let counted_up_to = self.store.counted_up_to().await?;
+            let counted_up_to = self.counted_up_to().await?;
             let (days, hours) = (window.days(), window.hours());
-            let stored = self
-                .store
-                .tenant_days(&request.tenant, days, hours, with_counts)
-                .await?;
+            let tenant = &request.tenant;
+            let stored = self.store.tenant_days(tenant, days, hours, with_counts);
+            let stored = trace::asking(S::SYSTEM, "tenant_days", stored).await?;
             let answer = stats::tenant(&stored, &window, interval, top as usize);
             Ok(TenantStatsResponse {
                 counted_up_to_ms: counted_up_to.unwrap_or(0),
@@ -95,6 +95,11 @@ impl<S: RollupStore> Analytics<S> {
             })
         };
         in_time(answer).await
+    }
+
+    async fn counted_up_to(&self) -> Result<Option<i64>, Error> {
+        let answer = self.store.counted_up_to();
+        trace::asking(S::SYSTEM, "counted_up_to", answer).await
     }
 }
 

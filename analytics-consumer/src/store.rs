@@ -152,6 +152,9 @@ impl Keep {
 
 /// Rollups, what is counted already, and offsets.
 pub trait RollupStore: Send + Sync + 'static {
+    /// What traces call its database.
+    const SYSTEM: &'static str;
+
     /// Counts a portion, all of it or nothing. A batch that was counted before is
     /// left out.
     fn apply(&self, portion: &Portion) -> impl Future<Output = Result<Applied, Error>> + Send;

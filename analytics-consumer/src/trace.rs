@@ -1,11 +1,12 @@
-//! Where the trace of a click ends: in the transaction that counts it.
+//! Where the trace of a click ends, in the transaction that counts it, and what
+//! statistics ask of the database.
 //!
 //! A transaction counts the clicks of many requests. Each traced one has a span of its
 //! own for it, in its own trace, so that whoever looks at a request finds all of it there.
 
 use waypost_runtime::traces::{self, Kind, Span};
 
-use crate::store::{Applied, Portion};
+use crate::store::{Applied, Error, Portion};
 
 /// Clicks of one transaction that have a span: no more are of use to anybody, and should
 /// every request be traced, counting goes before telling of it.
@@ -42,4 +43,20 @@ impl Counting {
     pub(crate) fn failed(self, why: &'static str) {
         self.0.iter().for_each(|span| span.failed(why));
     }
+}
+
+/// Asks the database, which is a part of the request that runs if that is traced.
+pub(crate) async fn asking<T>(
+    system: &'static str,
+    operation: &'static str,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let span = Span::child(Kind::Client, operation);
+    span.set("db.system.name", system);
+    span.set("db.operation.name", operation);
+    let answered = answer.await;
+    if answered.is_err() {
+        span.failed("database");
+    }
+    answered
 }

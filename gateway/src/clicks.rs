@@ -19,6 +19,7 @@ mod spool;
 mod stall;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod writer;
 
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ pub use log::{ClickLog, Payload, PublishError};
 use buffer::Buffers;
 use metrics::Metrics;
 use spool::Spool;
+use traced::Traced;
 use writer::Writer;
 
 /// How many batches that the disk refused may wait to be sent from memory.
@@ -115,6 +117,7 @@ struct Shared {
     /// Somebody waits: the next commit is not to be put off.
     hurry: AtomicBool,
     stop: AtomicBool,
+    traced: Traced,
     metrics: Metrics,
 }
 
@@ -147,6 +150,7 @@ impl Clicks {
         registry: &Registry,
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(registry)?;
+        let traced = Traced::new(log.system());
         let shared = Arc::new(Shared {
             buffers: Buffers::new(
                 settings.threads,
@@ -156,6 +160,7 @@ impl Clicks {
             pending: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            traced: traced.clone(),
             metrics: metrics.clone(),
         });
         let (spool, appender) = Spool::open(&settings.folder, settings.max_bytes, metrics.clone())?;
@@ -166,7 +171,7 @@ impl Clicks {
             .name("click-spool".to_owned())
             .spawn(move || writer.run())
             .map_err(StartError::Thread)?;
-        let sender = tokio::spawn(sender::run(spool.clone(), direct, log, metrics));
+        let sender = tokio::spawn(sender::run(spool.clone(), direct, log, traced, metrics));
         Ok(Self(Arc::new(Pipeline {
             shared,
             spool,

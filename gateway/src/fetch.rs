@@ -160,11 +160,11 @@ impl Parts {
         }
         let (shared, key) = (self.shared.clone(), key.clone());
         let asked = self.freshness(&key).when(stamp);
-        tokio::spawn(async move {
+        tokio::spawn(traces::carried(async move {
             match link {
                 Some(link) => shared.put(&link, bad, asked).await,
                 None => shared.put_absent(&key, bad, asked).await,
             }
-        });
+        }));
     }
 }

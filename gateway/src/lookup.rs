@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use waypost_domain::{DomainId, Link, LinkKey, SlugRef, Timestamp, Verdict};
+use waypost_runtime::traces;
 
 use crate::fetch::{Fetched, Fetcher};
 use crate::freshness::{Freshness, Stamp, Trust};
@@ -168,9 +169,10 @@ impl Lookup {
     /// Begins to put a link into Redis, where there is one; it need not be awaited.
     pub fn write_through(&self, link: &Link, stamp: Stamp) -> Option<JoinHandle<()>> {
         let (fetcher, link) = (self.fetcher.clone(), link.clone());
-        fetcher
-            .has_redis()
-            .then(|| tokio::spawn(async move { fetcher.write_through(&link, stamp).await }))
+        fetcher.has_redis().then(|| {
+            let put = async move { fetcher.write_through(&link, stamp).await };
+            tokio::spawn(traces::carried(put))
+        })
     }
 
     /// The shard cannot be asked: what L1 holds is better than an error, unless it

@@ -62,10 +62,8 @@ impl RedisTier {
     /// What Redis holds. A link counts only if it is whole, of this slug and signed
     /// by a shard.
     pub(crate) async fn get(&self, key: &LinkKey) -> Held {
-        let span = Span::child(Kind::Client, "GET");
+        let span = asking("GET");
         let (result, held) = self.0.get(key).await;
-        span.set("db.system.name", "redis");
-        span.set("db.operation.name", "GET");
         span.set("waypost.result", result);
         if result == "error" {
             span.failed(result);
@@ -159,7 +157,7 @@ impl Inner {
                 .arg("PX")
                 .arg(ttl)
                 .arg("NX");
-            match self.write(slot, &command).await {
+            match self.write("SET", slot, &command).await {
                 Ok(true) => return "stored",
                 Ok(false) => {}
                 Err(failure) => return failure,
@@ -176,7 +174,7 @@ impl Inner {
         if let Some(bad) = bad {
             command.arg(bad);
         }
-        match self.write(slot, &command).await {
+        match self.write("EVAL", slot, &command).await {
             Ok(true) => "stored",
             Ok(false) => "outdated",
             Err(failure) => failure,
@@ -184,9 +182,19 @@ impl Inner {
     }
 
     /// Whether the command wrote.
-    async fn write(&self, slot: u16, command: &Cmd) -> Result<bool, &'static str> {
+    async fn write(
+        &self,
+        name: &'static str,
+        slot: u16,
+        command: &Cmd,
+    ) -> Result<bool, &'static str> {
         let leave = self.breakers.leave(slot).ok_or("paused")?;
-        self.run(leave, command, &self.metrics.redis_writes).await
+        let span = asking(name);
+        let wrote = self.run(leave, command, &self.metrics.redis_writes).await;
+        if let Err(failure) = wrote {
+            span.failed(failure);
+        }
+        wrote
     }
 
     async fn run<T: redis::FromRedisValue>(
@@ -215,6 +223,14 @@ impl Inner {
             }
         }
     }
+}
+
+/// The span of a command, if the request that it is for is traced.
+fn asking(command: &'static str) -> Span {
+    let span = Span::child(Kind::Client, command);
+    span.set("db.system.name", "redis");
+    span.set("db.operation.name", command);
+    span
 }
 
 fn ttl() -> Duration {

@@ -15,12 +15,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt as lines};
 
 use crate::config::{Invalid, LogFormat, ProcessOptions};
-use crate::traces::{self, Exporter};
+use crate::traces::{self, Exporter, Fates};
 
 /// Starts logging, and tracing if a collector is named. Called once, first of all.
 pub(crate) fn start(
     service: &'static str,
     options: &ProcessOptions,
+    spans: Fates,
 ) -> Result<Option<Exporter>, Invalid> {
     let filter: Targets = options.log.parse().map_err(|error| Invalid {
         option: "--log",
@@ -42,7 +43,7 @@ pub(crate) fn start(
     let exporter = options
         .otlp_endpoint
         .as_deref()
-        .map(|endpoint| Exporter::start(service, endpoint))
+        .map(|endpoint| Exporter::start(service, endpoint, spans))
         .transpose()?;
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))

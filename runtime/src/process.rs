@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 
 use crate::admin::{self, Readiness};
 use crate::config::{self, Invalid, Options, ProcessOptions, Stop};
-use crate::metrics::{Label, Registry};
-use crate::traces::Sampler;
+use crate::metrics::{self, Label, Registry};
+use crate::traces::{Fates, Sampler};
 use crate::watched::Watcher;
 use crate::{Shutdown, logs};
 
@@ -131,8 +131,10 @@ where
     C: Options,
     F: Future<Output = Result<(), Error>>,
 {
+    let registry = Registry::new();
+    let (watcher, spans) = register_metrics(&registry).expect("no metric has their names yet");
     // The exporter of traces needs the runtime, so that logs start inside it.
-    let exporter = match logs::start(service, options.process()) {
+    let exporter = match logs::start(service, options.process(), spans) {
         Ok(exporter) => exporter,
         Err(invalid) => return bad_config(service, &invalid.to_string()),
     };
@@ -140,8 +142,6 @@ where
         Some(_) => Sampler::one_in(options.process().trace_one_in),
         None => Sampler::OFF,
     };
-    let registry = Registry::new();
-    let watcher = register_metrics(&registry).expect("no metric has their names yet");
     let process = Process {
         shutdown: Shutdown::new(options.process().shutdown_grace),
         readiness: Readiness::default(),
@@ -178,7 +178,7 @@ where
 }
 
 /// What every process tells of itself.
-pub(crate) fn register_metrics(registry: &Registry) -> prometheus::Result<Watcher> {
+pub(crate) fn register_metrics(registry: &Registry) -> metrics::Result<(Watcher, Fates)> {
     registry.add_process()?;
     let build = registry.gauges(
         "waypost_build_info",
@@ -193,7 +193,7 @@ pub(crate) fn register_metrics(registry: &Registry) -> prometheus::Result<Watche
     build
         .with_label_values(&[env!("CARGO_PKG_VERSION"), revision])
         .set(1);
-    Watcher::register(registry)
+    Ok((Watcher::register(registry)?, Fates::register(registry)?))
 }
 
 /// Binds the address that an option gives.

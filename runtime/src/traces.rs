@@ -9,6 +9,7 @@
 
 pub mod calls;
 mod exporter;
+mod queue;
 mod sampler;
 
 use std::borrow::Cow;
@@ -27,6 +28,7 @@ pub use opentelemetry::trace::SpanKind as Kind;
 pub use sampler::Sampler;
 
 pub(crate) use exporter::Exporter;
+pub(crate) use queue::Fates;
 
 /// Names the spans' origin to whoever looks at them.
 const SCOPE: &str = "waypost";

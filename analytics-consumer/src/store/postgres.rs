@@ -212,6 +212,8 @@ impl PostgresRollups {
 }
 
 impl RollupStore for PostgresRollups {
+    const SYSTEM: &'static str = "postgresql";
+
     async fn apply(&self, portion: &Portion) -> Result<Applied, Error> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query(GENERIC_PLANS)

@@ -210,6 +210,8 @@ impl SqliteRollups {
 }
 
 impl RollupStore for SqliteRollups {
+    const SYSTEM: &'static str = "sqlite";
+
     async fn apply(&self, portion: &Portion) -> Result<Applied, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         if let Some(span) = &portion.span {

@@ -123,6 +123,10 @@ impl KafkaLog {
 }
 
 impl ClickLog for KafkaLog {
+    fn system(&self) -> Option<&'static str> {
+        Some("kafka")
+    }
+
     async fn publish(&self, payload: Payload) -> Result<(), PublishError> {
         let mut ready = self.topic_ready.clone();
         ready.wait_for(|ready| *ready).await.map_err(failed)?;

@@ -17,6 +17,11 @@ pub trait ClickLog: Send + Sync + 'static {
     /// The sender tries again after an error, for as long as it takes, unless it is
     /// [`PublishError::Refused`] several times in a row.
     fn publish(&self, payload: Payload) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// What traces call it, if being published is something else than being counted.
+    fn system(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// Why a batch is, as far as one can tell, not in the log.

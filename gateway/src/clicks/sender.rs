@@ -9,12 +9,14 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
+use waypost_runtime::traces::Span;
 
 use super::batch::Encoded;
 use super::log::{ClickLog, Payload, PublishError};
 use super::metrics::Metrics;
 use super::spool::{Fate, Spool, Ticket};
 use super::stall::Stall;
+use super::traced::Traced;
 
 /// Bytes of batches on their way to the log. A segment more is read while they are
 /// below this, so that 12 MiB is the most in memory.
@@ -43,6 +45,7 @@ pub(super) async fn run<L: ClickLog>(
     spool: Spool,
     mut unspooled: mpsc::Receiver<Unspooled>,
     log: L,
+    traced: Traced,
     metrics: Metrics,
 ) {
     let log = Arc::new(log);
@@ -54,10 +57,11 @@ pub(super) async fn run<L: ClickLog>(
     let mut unspooled_open = true;
     let mut observe = tokio::time::interval(OBSERVE_EVERY);
     observe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let send = |ticket, payload| {
+    let send = |ticket, payload: Payload| {
         let (log, stall) = (Arc::clone(&log), Arc::clone(&stall));
+        let spans = traced.publish(payload.partition, &payload.batch);
         let sending = Sending { ticket, payload };
-        sending.send(log, stall, metrics.clone())
+        sending.send(log, stall, spans, metrics.clone())
     };
     loop {
         let room = bytes < MAX_IN_FLIGHT;
@@ -107,6 +111,8 @@ impl Sending {
         self,
         log: Arc<L>,
         stall: Arc<Stall>,
+        // Of its traced clicks; they end when it is acknowledged, or refused for good.
+        spans: Vec<Span>,
         metrics: Metrics,
     ) -> (Self, Fate) {
         let mut wait = FIRST_RETRY;
@@ -125,6 +131,7 @@ impl Sending {
                     bytes,
                     "clicks are lost, their batch is refused"
                 );
+                spans.iter().for_each(|span| span.failed("refused"));
                 return (self, Fate::Refused);
             }
             metrics.retries.inc();

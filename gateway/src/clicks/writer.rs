@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use waypost_domain::click::partition;
 use waypost_runtime::traces::{self, Kind, Place, Span};
 
 use super::batch::Batches;
@@ -87,6 +88,12 @@ impl Writer {
         let batches = self.batches.form(&taken, &mut self.visitors);
         let traced = taken.iter().filter_map(Taken::trace);
         let spans: Vec<Span> = traced.filter_map(spooled).collect();
+        for taken in &taken {
+            if let Some(click) = taken.trace() {
+                let partition = partition(taken.slug());
+                self.shared.traced.remember(partition, *click);
+            }
+        }
         drop(taken);
         let metrics = &self.shared.metrics;
         let committed = self.appender.commit(&batches);

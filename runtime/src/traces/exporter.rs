@@ -10,6 +10,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
 
+use super::queue::{Fates, Queue};
 use crate::config::Invalid;
 
 /// For one batch of spans, tries included.
@@ -22,12 +23,16 @@ const LAST_EXPORT: Duration = Duration::from_secs(2);
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Spans are sent in batches from a thread of its own; when the collector is away they
-/// are dropped beyond a queue of 2,048. Neither is waited for by any request.
+/// are dropped beyond a queue of 2,048, and counted. Neither is waited for by any request.
 #[derive(Debug)]
 pub(crate) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    pub(crate) fn start(service: &'static str, endpoint: &str) -> Result<Self, Invalid> {
+    pub(crate) fn start(
+        service: &'static str,
+        endpoint: &str,
+        fates: Fates,
+    ) -> Result<Self, Invalid> {
         let invalid = |problem: String| Invalid {
             option: "--otlp-endpoint",
             problem,
@@ -42,8 +47,10 @@ impl Exporter {
             .with_service_name(service)
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
+        let queue = Queue::new(fates);
+        let telling = Telling::new(exporter, endpoint, queue.clone());
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(Telling::new(exporter, endpoint))
+            .with_span_processor(queue.before(telling))
             .with_sampler(Sampler::AlwaysOn)
             .with_resource(resource)
             .build();
@@ -64,6 +71,7 @@ impl Exporter {
 struct Telling<E> {
     exporter: E,
     endpoint: String,
+    queue: Queue,
     state: Mutex<State>,
 }
 
@@ -74,10 +82,11 @@ struct State {
 }
 
 impl<E> Telling<E> {
-    fn new(exporter: E, endpoint: &str) -> Self {
+    fn new(exporter: E, endpoint: &str, queue: Queue) -> Self {
         Self {
             exporter,
             endpoint: endpoint.to_owned(),
+            queue,
             state: Mutex::default(),
         }
     }
@@ -106,7 +115,9 @@ impl<E> Telling<E> {
 impl<E: SpanExporter> SpanExporter for Telling<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
+        self.queue.left(spans);
         let outcome = self.exporter.export(batch).await;
+        self.queue.ended(spans, &outcome);
         self.tell(spans, &outcome);
         outcome
     }

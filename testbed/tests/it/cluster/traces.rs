@@ -19,6 +19,10 @@ use crate::patience::{wait_for, wait_until};
 /// So that of requests that do not ask for it none is traced.
 const NEVER: &str = "4294967295";
 
+const SENT: &str = "waypost_trace_spans_total{result=\"sent\"}";
+const FAILED: &str = "waypost_trace_spans_total{result=\"failed\"}";
+const DROPPED: &str = "waypost_trace_spans_total{result=\"queue_full\"}";
+
 /// A caller's span.
 const CALLER: &str = "00f067aa0ba902b7";
 
@@ -62,6 +66,10 @@ fn a_request_is_one_trace_from_the_gateway_to_the_rollup() {
     let collector = Collector::start().unwrap();
     let cluster = traced(small(), &collector.url(), NEVER).start().unwrap();
     let users = [User::of(&cluster, 0), User::of(&cluster, 1)];
+    let inside = Inside::of(&cluster);
+    // Later, its first connections are not in the way.
+    let first = users[0].shorten("https://example.com/first");
+    wait_until("redis is written to", || inside.held(&first).is_some());
 
     let create = trace_id(1);
     let body = serde_json::json!({ "url": "https://example.com/secret?secret=query" });
@@ -70,6 +78,7 @@ fn a_request_is_one_trace_from_the_gateway_to_the_rollup() {
     let created: serde_json::Value = request.send().unwrap().json().unwrap();
     let slug = created["slug"].as_str().unwrap();
     let rpc = "waypost.link.v1.LinkService";
+    let set = "\x20 SET [gateway client] db.operation.name=SET db.system.name=redis\n";
     expect_tree(
         &collector,
         &create,
@@ -80,7 +89,7 @@ fn a_request_is_one_trace_from_the_gateway_to_the_rollup() {
              \x20   {rpc}/CreateBatch [gateway client] rpc.grpc.status_code=0 rpc.system=grpc\n\
              \x20     {rpc}/CreateBatch [shard-node server] rpc.grpc.status_code=0 rpc.system=grpc\n\
              \x20       create [shard-node client] db.operation.batch.size=1 \
-             db.operation.name=create db.system.name=postgresql\n"
+             db.operation.name=create db.system.name=postgresql\n{set}"
         ),
     );
 
@@ -94,18 +103,19 @@ fn a_request_is_one_trace_from_the_gateway_to_the_rollup() {
         ) > 0.0
     });
     // Nowhere but in the shard.
-    let inside = Inside::of(&cluster);
     wait_until("redis has it", || inside.held(slug).is_some());
     inside.remove(slug);
     let miss = trace_id(2);
     assert_eq!(follow(&users[1], slug, &miss), 302);
     let click = format!(
         "\x20 spool click [gateway producer]\n\
+         \x20 publish click [gateway producer] messaging.destination.partition.id={partition} \
+         messaging.system=kafka\n\
          \x20 count click [analytics-consumer consumer] messaging.destination.name={} \
-         messaging.destination.partition.id={} messaging.system=kafka waypost.batches=1 \
-         waypost.duplicates=0\n",
+         messaging.destination.partition.id={partition} messaging.system=kafka \
+         waypost.batches=1 waypost.duplicates=0\n",
         cluster.broker.topic(),
-        partition(slug.as_bytes()),
+        partition = partition(slug.as_bytes()),
     );
     let redirect = |tier| {
         format!(
@@ -128,6 +138,7 @@ fn a_request_is_one_trace_from_the_gateway_to_the_rollup() {
              \x20       resolve [shard-node client] db.operation.batch.size=1 \
              db.operation.name=resolve db.system.name=postgresql\n"
         )
+        + set
         + &click;
     expect_tree(&collector, &miss, &expected);
 
@@ -144,6 +155,24 @@ fn a_request_is_one_trace_from_the_gateway_to_the_rollup() {
         tree.contains("status_code=404") && !tree.contains("ERROR")
     });
 
+    // Statistics are two questions: of the days that are asked for, and of all.
+    let stats = trace_id(7);
+    let request = users[0].request("GET", &format!("/api/v1/links/{slug}/stats"), None);
+    let request = request.header("traceparent", traceparent(&stats));
+    assert_eq!(request.send().unwrap().status(), 200);
+    let statement = |name: &str| {
+        format!(
+            "\x20     {name} [analytics-consumer client] db.operation.name={name} \
+             db.system.name=postgresql\n"
+        )
+    };
+    let statements = ["counted_up_to", "link_days"].map(statement);
+    wait_until("what the database was asked is told", || {
+        let tree = collector.tree(&stats);
+        let told = |line: &String| tree.matches(&**line).count() == 2;
+        statements.iter().all(told)
+    });
+
     // The caller is the parent, and nothing else was traced: not the requests that did
     // not ask for it, nor what the processes do by themselves.
     users[0].follow(slug);
@@ -155,7 +184,8 @@ fn a_request_is_one_trace_from_the_gateway_to_the_rollup() {
     wait_until("the last one is counted", || {
         collector.tree(&last).contains("count click")
     });
-    let asked: Vec<String> = [1, 2, 3, 4, 6].into_iter().map(trace_id).collect();
+    assert!(metric(&cluster, 0, SENT) > 0.0);
+    let asked: Vec<String> = [1, 2, 3, 4, 6, 7].into_iter().map(trace_id).collect();
     for span in collector.spans() {
         assert!(asked.contains(&span.trace), "{span:?}");
         let is_root = span.kind == "server" && span.service == "waypost-gateway";
@@ -234,7 +264,8 @@ fn a_collector_that_is_away_or_hangs_costs_no_request_anything() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_address = silent.local_addr().unwrap().to_string();
     let closed = Port::reserve().unwrap();
-    for address in [silent_address, closed.address()] {
+    // Whom one waits for, the queue fills up; who refuses at once empties it.
+    for (address, lost) in [(silent_address, DROPPED), (closed.address(), FAILED)] {
         let url = format!("http://{address}");
         let cluster = traced(small().gateways(1), &url, "1").start().unwrap();
         let user = User::of(&cluster, 0);
@@ -251,6 +282,10 @@ fn a_collector_that_is_away_or_hangs_costs_no_request_anything() {
             let log = cluster.sandbox().log_tail("gateway-0", 100);
             log.contains("the collector takes no traces")
         });
+        wait_until("what is lost is counted", || {
+            metric(&cluster, 0, lost) > 0.0
+        });
+        assert_eq!(metric(&cluster, 0, SENT), 0.0);
         for service in cluster.services() {
             let ended = service.terminate(Duration::from_secs(20));
             assert!(ended.unwrap(), "{} ends", service.name());
