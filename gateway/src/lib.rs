@@ -38,7 +38,7 @@ pub mod server;
 pub mod shards;
 mod shared_cache;
 pub mod target;
-mod trace;
+pub mod trace;
 mod visits;
 mod watch;
 mod workers;

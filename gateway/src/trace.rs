@@ -15,7 +15,8 @@ const METHODS: [Method; 7] = [
 ];
 
 /// The span of a request, if it is to be traced. It continues the caller's trace.
-pub(crate) fn begin(sampler: &Sampler, method: &Method, headers: &HeaderMap) -> Option<Span> {
+#[must_use]
+pub fn begin(sampler: &Sampler, method: &Method, headers: &HeaderMap) -> Option<Span> {
     if sampler.is_off() || !sampler.decide(traces::asked_for(headers), fastrand::u32(..)) {
         return None;
     }

@@ -17,6 +17,9 @@ pub(crate) const CLICK_FILL: (&str, &str) = ("waypost-analytics-consumer", "clic
 /// Says what a click costs its redirect: a package and its example.
 pub(crate) const CLICK_COST: (&str, &str) = ("waypost-gateway", "click_cost");
 
+/// Says what a redirect that is not traced pays for traces.
+pub(crate) const TRACE_COST: (&str, &str) = ("waypost-gateway", "trace_cost");
+
 /// Builds them on what the machine must have; answers their folder.
 pub(crate) fn build(profile: &str, purpose: Purpose) -> Result<PathBuf, Error> {
     let mut steps = Steps::default();
@@ -31,7 +34,7 @@ pub(crate) fn build(profile: &str, purpose: Purpose) -> Result<PathBuf, Error> {
     }
     steps.cargo(&arguments)?;
     if purpose == Purpose::Bench {
-        for (package, example) in [CLICK_FILL, CLICK_COST] {
+        for (package, example) in [CLICK_FILL, CLICK_COST, TRACE_COST] {
             steps.cargo(&[
                 "build",
                 "--profile",

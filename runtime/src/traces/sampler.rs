@@ -22,7 +22,9 @@ impl Sampler {
     /// Traces nothing.
     pub const OFF: Self = Self(None);
 
-    pub(crate) fn one_in(n: u32) -> Self {
+    /// Traces one in so many requests, and those of whose callers ask for it.
+    #[must_use]
+    pub fn one_in(n: u32) -> Self {
         Self(Some(Arc::new(Rule {
             one_in: n.max(1),
             asked: Asked {

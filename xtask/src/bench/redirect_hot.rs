@@ -10,7 +10,7 @@ use super::turns::{self, Spread};
 use super::yardstick::nginx::{self, Nginx};
 use super::{Bench, WARMUP_SECONDS};
 use crate::Error;
-use crate::programs::CLICK_COST;
+use crate::programs::{CLICK_COST, TRACE_COST};
 
 const LINKS: usize = 10_000;
 
@@ -29,24 +29,34 @@ pub(super) fn run(bench: &Bench) -> Result<Report, Error> {
         || yardstick(bench.seconds),
     )?;
     let mut report = report(&pairs);
-    report.figure("of which a click's record, alone", "ns", click(bench)?);
+    let [click] = alone(bench, CLICK_COST.1)?;
+    report.figure("of which a click's record, alone", "ns", click);
+    let [without, with] = alone(bench, TRACE_COST.1)?;
+    report.figure("of which traces, without a collector, alone", "ns", without);
+    report.figure("of which traces, untraced beside others, alone", "ns", with);
     Ok(report)
 }
 
-/// What recording a click takes of its redirect's time, with nothing else to do.
-fn click(bench: &Bench) -> Result<Spread, Error> {
-    let failed = |reason: String| Error::Step(format!("measure a click's cost: {reason}"));
-    let program = bench.programs.join("examples").join(CLICK_COST.1);
+/// What a part of a redirect takes with nothing else to do, in nanoseconds: an example
+/// says it in columns, a turn a line.
+fn alone<const COLUMNS: usize>(bench: &Bench, example: &str) -> Result<[Spread; COLUMNS], Error> {
+    let failed = |reason: String| Error::Step(format!("measure with {example}: {reason}"));
+    let program = bench.programs.join("examples").join(example);
     let output = Command::new(program).output();
     let output = output.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(output.status.to_string()));
     }
-    let turns = String::from_utf8_lossy(&output.stdout);
-    let turns: Result<Vec<f64>, _> = turns.lines().map(str::parse).collect();
-    turns
-        .map(Spread::of)
-        .map_err(|error| failed(error.to_string()))
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut turns: [Vec<f64>; COLUMNS] = std::array::from_fn(|_| Vec::new());
+    for line in text.lines() {
+        let values: Result<Vec<f64>, _> = line.split(' ').map(str::parse).collect();
+        let values = values.map_err(|error| failed(error.to_string()))?;
+        for (turns, value) in turns.iter_mut().zip(values) {
+            turns.push(value);
+        }
+    }
+    Ok(turns.map(Spread::of))
 }
 
 fn report(pairs: &[(Turn, nginx::Turn)]) -> Report {
