@@ -211,8 +211,9 @@ pub struct PublicOptions {
           value_name = "MIB", value_parser = clap::value_parser!(u64).range(8..=1_048_576))]
     pub spool_max_mib: u64,
 
-    /// Header in which a trusted proxy in front names the visitor's country in two
-    /// letters; none: countries are unknown
+    /// Request header with the visitor's country as a two-letter code, for statistics, as a
+    /// CDN or proxy in front sets it: cf-ipcountry, cloudfront-viewer-country. It must set or
+    /// remove it on every request, or visitors choose their country. none: see --country-db
     #[arg(long, env = "WAYPOST_COUNTRY_HEADER", value_name = "NAME", value_parser = header_name)]
     pub country_header: Option<http::HeaderName>,
 
