@@ -16,6 +16,9 @@ use crate::transfer::{self, Export, Import};
 /// A URL shortener in one process. Without a command it serves.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "waypost", version)]
+// Half of a gateway's: all that one process takes with a million links is to stay below
+// 256 MiB (docs/performance.md).
+#[command(mut_arg("l1_mib", |l1| l1.default_value("32")))]
 pub(crate) struct Config {
     /// Where the public port listens
     #[arg(
