@@ -1,12 +1,15 @@
 //! `cargo xtask k8s`: the manifests that follow from `deploy/topology.yaml`, and what must
 //! hold of all of them.
 
+mod certificates;
 mod checks;
+mod kafka;
 mod objects;
 mod overlays;
 mod policies;
 mod postgres;
 mod render;
+mod shard_maps;
 mod spool;
 #[cfg(test)]
 mod tests;

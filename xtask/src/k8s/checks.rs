@@ -1,10 +1,12 @@
 //! What must hold of the manifests of a region, without a cluster to try them on.
 
+mod encryption;
 mod kinds;
 mod network;
 mod options;
 mod pods;
 mod references;
+pub(super) mod secrets;
 mod shards;
 
 use std::fmt;
@@ -76,6 +78,7 @@ impl<'a> Place<'a> {
             pods::check,
             network::check,
             options::check,
+            encryption::check,
             shards::check,
         ];
         let mut found = Vec::new();

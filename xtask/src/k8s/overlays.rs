@@ -5,12 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Map, Value};
-use waypost_domain::ShardId;
-use waypost_domain::shard_map::{self, ShardMap};
-
 use super::topology::{Deployment, Region, Shard, Size, Topology};
-use super::{MADE, fill, policies, postgres, spool};
+use super::{MADE, certificates, fill, kafka, policies, postgres, shard_maps, spool};
 
 /// From the root of the clone.
 pub(super) const FOLDER: &str = "deploy/k8s";
@@ -62,14 +58,22 @@ patches:
                     valueFrom: {secretKeyRef: {name: pg-@shard@-app, key: username}}
                   - name: PG_PASSWORD
                     valueFrom: {secretKeyRef: {name: pg-@shard@-app, key: password}}
-                  - {name: WAYPOST_POSTGRES_URL, value: \"postgres://$(PG_USER):$(PG_PASSWORD)@pg-@shard@-rw:5432/waypost\"}
+                  - {name: WAYPOST_POSTGRES_URL, value: \"postgres://$(PG_USER):$(PG_PASSWORD)@pg-@shard@-rw:5432/waypost?sslmode=verify-full&sslrootcert=/postgres/ca.crt\"}
+@standbys@                volumeMounts:
+                  - {name: postgres, mountPath: /postgres, readOnly: true}
+            volumes:
+              - name: postgres
+                secret:
+                  secretName: pg-@shard@-@authority@
+                  items: [{key: ca.crt, path: ca.crt}]
+                  defaultMode: 0440
 ";
 
 /// All servers of the shard's Postgres, each by itself: which of them is the primary
-/// changes.
+/// changes. The rest of their URLs is that of the primary's.
 const STANDBYS: &str =
     "                  - {name: WAYPOST_POSTGRES_REPLICA_URLS, value: \"@urls@\"}\n";
-const STANDBY: &str = "postgres://$(PG_USER):$(PG_PASSWORD)@pg-@shard@-@number@:5432/waypost";
+const STANDBY: &str = "postgres://pg-@shard@-@number@:5432";
 
 /// Names of other regions' pods: external-dns publishes a headless Service's addresses.
 const PUBLISHED: &str = "  - patch: |-
@@ -116,7 +120,7 @@ spec:
               valueFrom: {secretKeyRef: {name: pg-@name@-app, key: username}}
             - name: PG_PASSWORD
               valueFrom: {secretKeyRef: {name: pg-@name@-app, key: password}}
-            - {name: WAYPOST_POSTGRES_URL, value: \"postgres://$(PG_USER):$(PG_PASSWORD)@pg-@name@-rw:5432/waypost\"}
+            - {name: WAYPOST_POSTGRES_URL, value: \"postgres://$(PG_USER):$(PG_PASSWORD)@pg-@name@-rw:5432/waypost?sslmode=verify-full&sslrootcert=/postgres/ca.crt\"}
 @env@          resources:
             requests: {cpu: 50m, memory: 128Mi, ephemeral-storage: 16Mi}
             limits: {memory: 128Mi, ephemeral-storage: 16Mi}
@@ -126,8 +130,10 @@ spec:
             capabilities: {drop: [ALL]}
           volumeMounts:
             - {name: secrets, mountPath: /secrets, readOnly: true}
+            - {name: postgres, mountPath: /postgres, readOnly: true}
 @mount@      volumes:
         - {name: secrets, secret: {secretName: @program@-secrets, defaultMode: 0440}}
+        - {name: postgres, secret: {secretName: pg-@name@-@authority@, items: [{key: ca.crt, path: ca.crt}], defaultMode: 0440}}
 @volume@";
 
 const ROUTE: &str = "\
@@ -144,90 +150,6 @@ patches:
       - {op: replace, path: /spec/hostnames/0, value: @host@}
 ";
 
-/// A listener that the hub reaches, by brokers' addresses that are routed there.
-const FAR_LISTENER: &str = "\
-patches:
-  - target: {kind: Kafka, name: clicks}
-    patch: |-
-      - op: add
-        path: /spec/kafka/listeners/-
-        value:
-          name: regions
-          port: 9094
-          type: loadbalancer
-          tls: false
-          configuration:
-            bootstrap:
-              annotations: {external-dns.kubernetes.io/hostname: kafka.@domain@}
-            brokers:
-              - {broker: 0, advertisedHost: kafka-0.@domain@, annotations: {external-dns.kubernetes.io/hostname: kafka-0.@domain@}}
-              - {broker: 1, advertisedHost: kafka-1.@domain@, annotations: {external-dns.kubernetes.io/hostname: kafka-1.@domain@}}
-              - {broker: 2, advertisedHost: kafka-2.@domain@, annotations: {external-dns.kubernetes.io/hostname: kafka-2.@domain@}}
-          networkPolicyPeers:
-            - ipBlock: {cidr: @hub_pods@}
-";
-
-const MIRROR: &str = "\
-# The clicks of all regions come into the hub's topic, partition by partition: batches are
-# recognised by their identity, so that one that comes twice is counted once.
-apiVersion: kafka.strimzi.io/v1
-kind: KafkaMirrorMaker2
-metadata:
-  name: clicks-mirror
-spec:
-  version: 4.1.0
-  replicas: 2
-  target:
-    alias: hub
-    bootstrapServers: clicks-kafka-bootstrap:9092
-    groupId: clicks-mirror
-    configStorageTopic: clicks-mirror-configs
-    offsetStorageTopic: clicks-mirror-offsets
-    statusStorageTopic: clicks-mirror-status
-  mirrors:
-";
-
-const MIRRORED: &str = "    - source:
-        alias: @region@
-        bootstrapServers: kafka.@domain@:9094
-      sourceConnector:
-        tasksMax: 4
-        config:
-          # The topic is called the same there and here.
-          replication.policy.class: org.apache.kafka.connect.mirror.IdentityReplicationPolicy
-          offset-syncs.topic.location: target
-          sync.topic.configs.enabled: false
-          sync.topic.acls.enabled: false
-          producer.override.acks: all
-      topicsPattern: clicks
-";
-
-const MIRROR_PODS: &str = "  resources:
-    requests: {cpu: \"1\", memory: 2Gi}
-    limits: {memory: 2Gi}
-  template:
-    pod:
-      securityContext:
-        runAsNonRoot: true
-        seccompProfile: {type: RuntimeDefault}
-";
-
-/// What a program shows when it is called, or calls: the names by which others know it.
-const CERTIFICATE: &str = "\
----
-apiVersion: cert-manager.io/v1
-kind: Certificate
-metadata:
-  name: @program@-tls
-spec:
-  secretName: @program@-tls
-  duration: 24h
-  privateKey: {algorithm: ECDSA, size: 256, rotationPolicy: Always}
-  usages: [digital signature, server auth, client auth]
-  dnsNames: [@names@]
-  issuerRef: {kind: ClusterIssuer, name: waypost}
-";
-
 /// All files, by their path from [`FOLDER`].
 pub(super) fn files(topology: &Topology, root: &Path) -> Result<BTreeMap<String, String>, String> {
     let mut files = BTreeMap::new();
@@ -238,7 +160,7 @@ pub(super) fn files(topology: &Topology, root: &Path) -> Result<BTreeMap<String,
     for deployment in &topology.deployments {
         let folder = format!("shard-maps/{}", deployment.name);
         let before = read(&format!("{FOLDER}/{folder}/shard-map.json")).ok();
-        let map = shard_map(deployment, before.as_deref())?;
+        let map = shard_maps::seed(deployment, before.as_deref())?;
         files.insert(format!("{folder}/shard-map.json"), map);
         // Never by its hash: pods watch it, and are not started again for it.
         let generator = "configMapGenerator:\n  - name: shard-map\n    files: [shard-map.json]\n    \
@@ -279,54 +201,6 @@ fn rules(read: &impl Fn(&str) -> Result<String, String>) -> Result<String, Strin
     Ok(text.replacen("---\n", "", 1))
 }
 
-/// Prefixes stay with whom they were given to first: a shard that is added has none until
-/// they are moved to it, for two that begin with the same would both take them.
-fn shard_map(deployment: &Deployment, before: Option<&str>) -> Result<String, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", deployment.name);
-    let shards = deployment.shards.iter().map(|shard| {
-        let home = deployment
-            .regions
-            .iter()
-            .find(|region| region.name == shard.home);
-        Ok(shard_map::Shard {
-            id: ShardId::parse(&shard.id).ok_or("no shard's name")?,
-            region: shard.home.clone(),
-            nodes: home
-                .iter()
-                .map(|home| format!("shard-{}.{}:7101", shard.id, home.domain))
-                .collect(),
-        })
-    });
-    let shards: Vec<_> = shards
-        .collect::<Result<_, &str>>()
-        .map_err(|error| failed(&error))?;
-    let seed = ShardMap::seed(shards)
-        .map_err(|error| failed(&error))?
-        .to_json();
-    let Some(before) = before else {
-        return Ok(seed + "\n");
-    };
-    ShardMap::parse(before).map_err(|error| failed(&error))?;
-    let parse = |text: &str| serde_json::from_str::<Map<String, Value>>(text);
-    let (mut map, before) = (
-        parse(&seed).map_err(|error| failed(&error))?,
-        parse(before).map_err(|error| failed(&error))?,
-    );
-    let prefixes: Map<String, Value> = deployment
-        .shards
-        .iter()
-        .map(|shard| {
-            let kept = before["prefixes"].get(&shard.id).cloned();
-            (shard.id.clone(), kept.unwrap_or_else(|| "".into()))
-        })
-        .collect();
-    map.insert("prefixes".to_owned(), prefixes.into());
-    let text = serde_json::to_string(&map).map_err(|error| failed(&error))?;
-    // Says so if a shard was taken out that has prefixes.
-    let map = ShardMap::parse(&text).map_err(|error| failed(&error))?;
-    Ok(map.to_json() + "\n")
-}
-
 fn overlay(
     topology: &Topology,
     deployment: &Deployment,
@@ -359,8 +233,13 @@ fn overlay(
     let mut data =
         "resources:\n  - ../../../base/redis\n  - ../../../base/kafka\n  - postgres.yaml\n"
             .to_owned();
+    if deployment.has(region, "analytics-consumer") {
+        data += "  - ../../../base/kafka-hub\n";
+    }
     if deployment.has(region, "mirror") {
         data += "  - mirror.yaml\n";
+    } else if region.name != deployment.hub {
+        data += "  - mirrored.yaml\n";
     }
     data += REGION_LABEL;
     let (name, tag) = topology
@@ -371,8 +250,11 @@ fn overlay(
     data += &format!("images:\n  - {{name: redis, newName: {name}, newTag: \"{tag}\"}}\n");
     if !is_full {
         data += "components: [../../../components/single-node-data]\n";
-    } else if deployment.hub != region.name {
-        data += FAR_LISTENER;
+    } else {
+        data += "components: [../../../components/redis-tls]\n";
+        if deployment.hub != region.name {
+            data += kafka::FAR_LISTENER;
+        }
     }
     stage("data", data);
 
@@ -381,7 +263,9 @@ fn overlay(
         format!("resources: [jobs.yaml]\nnameSuffix: -@tag_name@\n{REGION_LABEL}{IMAGES}"),
     );
 
-    let mut app = "resources:\n  - ../../../base/gateway\n  - ../../../base/keygen\n".to_owned();
+    let mut app = "resources:\n  - ../../../base/kafka-client\n  - ../../../base/gateway\n  - \
+                   ../../../base/keygen\n"
+        .to_owned();
     if deployment.has(region, "analytics-consumer") {
         app += "  - ../../../base/analytics-consumer\n";
     }
@@ -454,12 +338,17 @@ fn overlay(
         postgres::of(topology, deployment, region),
     );
     if deployment.has(region, "mirror") {
-        files.insert("data/mirror.yaml".to_owned(), mirror(deployment, region));
+        files.insert(
+            "data/mirror.yaml".to_owned(),
+            kafka::mirror(deployment, region),
+        );
+    } else if region.name != deployment.hub {
+        files.insert("data/mirrored.yaml".to_owned(), kafka::mirrored());
     }
     if is_full {
         files.insert(
             "foundation/certificates.yaml".to_owned(),
-            certificates(deployment, region),
+            certificates::of(deployment, region),
         );
     }
     files.insert("migrate/jobs.yaml".to_owned(), jobs(deployment, region));
@@ -479,6 +368,7 @@ fn overlay(
         ("registry", &topology.images.registry),
         ("tag", &topology.images.tag),
         ("tag_name", &tag_name),
+        ("authority", authority(is_full)),
     ];
     files
         .values_mut()
@@ -493,49 +383,23 @@ fn published(service: &str, host: &str, region: &Region) -> String {
 
 fn this_shard(shard: &Shard, region: &Region, is_full: bool) -> String {
     let mut text = SHARD.to_owned();
+    let mut standbys = String::new();
     if is_full {
         let urls = shard.instances.iter();
         let urls: Vec<_> = urls
             .map(|number| fill(STANDBY, &[("number", &number.to_string())]))
             .collect();
-        text += &fill(STANDBYS, &[("urls", &urls.join(","))]);
+        standbys = fill(STANDBYS, &[("urls", &urls.join(","))]);
         text += &published("shard", &format!("shard-{}", shard.id), region);
     }
+    let text = fill(&text, &[("standbys", &standbys)]);
     fill(&text, &[("shard", &shard.id)])
 }
 
-fn certificates(deployment: &Deployment, region: &Region) -> String {
-    let shards = deployment
-        .homed(region)
-        .map(|shard| format!("shard-{}.@domain@", shard.id));
-    let mut programs = vec![
-        // Called by nobody.
-        ("gateway", vec!["gateway".to_owned()]),
-        ("shard-node", shards.collect()),
-        ("keygen", vec!["keygen".to_owned()]),
-    ];
-    if deployment.has(region, "analytics-consumer") {
-        programs.push((
-            "analytics-consumer",
-            vec!["analytics-consumer.@domain@".to_owned()],
-        ));
-    }
-    programs.retain(|(program, _)| deployment.has(region, program));
-    let certificates = programs.iter().map(|(program, names)| {
-        fill(
-            CERTIFICATE,
-            &[("program", program), ("names", &names.join(", "))],
-        )
-    });
-    MADE.to_owned() + &certificates.collect::<String>().replacen("---\n", "", 1)
-}
-
-fn mirror(deployment: &Deployment, region: &Region) -> String {
-    let sources = deployment.beside(region).map(|there| {
-        let values = [("region", &*there.name), ("domain", &there.domain)];
-        fill(MIRRORED, &values)
-    });
-    format!("{MADE}{MIRROR}{}{MIRROR_PODS}", sources.collect::<String>())
+/// How the Secret ends in which the authority of a database's certificate is: of one that
+/// cert-manager made, or of the one that the operator of Postgres makes where there is none.
+fn authority(is_full: bool) -> &'static str {
+    if is_full { "server" } else { "ca" }
 }
 
 /// One for each database: a release's steps are taken before its first process starts.
@@ -563,7 +427,8 @@ fn jobs(deployment: &Deployment, region: &Region) -> String {
     }
     text += &job("keygen", "keygen", "", "", "");
     if deployment.has(region, "analytics-consumer") {
-        let env = "            - {name: WAYPOST_KAFKA, value: \"clicks-kafka-bootstrap:9092\"}\n";
+        // Asked for, and not called while it migrates.
+        let env = "            - {name: WAYPOST_KAFKA, value: \"clicks-kafka-bootstrap:9093\"}\n";
         text += &job("analytics", "analytics-consumer", env, "", "");
     }
     MADE.to_owned() + &text.replacen("---\n", "", 1)

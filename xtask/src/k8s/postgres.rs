@@ -27,10 +27,24 @@ spec:
       waypost.dev/region: @region@
 @shard@  storage:
     size: @size@
+  postgresql:
+    # Nobody is answered in the clear.
+    pg_hba: [hostnossl all all all reject]
 ";
 
 /// What one copy on one node leaves out.
-const FULL: &str = "  walStorage:
+const FULL: &str =
+    "    # What is acknowledged is on two servers: with both standbys away, creates wait
+    # rather than being lost later. Redirects go on.
+    synchronous:
+      method: any
+      number: 1
+      dataDurability: required
+      failoverQuorum: true
+    parameters:
+      archive_timeout: 30s
+      max_connections: \"200\"
+  walStorage:
     size: 20Gi
   affinity:
     podAntiAffinityType: required
@@ -43,17 +57,6 @@ const FULL: &str = "  walStorage:
     serverCASecret: @name@-server
     replicationTLSSecret: postgres-replication
     clientCASecret: postgres-replication
-  postgresql:
-    # What is acknowledged is on two servers: with both standbys away, creates wait
-    # rather than being lost later. Redirects go on.
-    synchronous:
-      method: any
-      number: 1
-      dataDurability: required
-      failoverQuorum: true
-    parameters:
-      archive_timeout: 30s
-      max_connections: \"200\"
   plugins:
     - name: barman-cloud.cloudnative-pg.io
       isWALArchiver: true

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes one cluster of the nodes in $REDIS_NODES (host:port, separated by spaces), with
-# $REDIS_REPLICAS replicas for each master. Does nothing where there is one already, and
+# $REDIS_REPLICAS replicas for each master; $REDIS_TLS is what redis-cli is given so that it
+# speaks TLS, if the nodes do. Does nothing where there is one already, and
 # introduces the nodes to each other again where all of their addresses have changed:
 # nodes that know only old addresses never find each other by themselves.
 set -eu
@@ -8,7 +9,8 @@ set -eu
 ask() { # NODE COMMAND..
     node=$1
     shift
-    redis-cli -h "${node%:*}" -p "${node##*:}" "$@"
+    # shellcheck disable=SC2086 # one word each
+    redis-cli ${REDIS_TLS:-} -h "${node%:*}" -p "${node##*:}" "$@"
 }
 
 address() { # NODE: host:port as host's address, for names are not taken
@@ -71,7 +73,7 @@ done
 if [ "$assigned" -eq 0 ]; then
     addresses=$(for node in $REDIS_NODES; do address "$node"; done)
     # shellcheck disable=SC2086 # one word each
-    redis-cli --cluster create $addresses --cluster-replicas "$REDIS_REPLICAS" --cluster-yes
+    redis-cli ${REDIS_TLS:-} --cluster create $addresses --cluster-replicas "$REDIS_REPLICAS" --cluster-yes
 fi
 whole_or_introduced() {
     is_whole && return

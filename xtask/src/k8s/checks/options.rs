@@ -85,13 +85,13 @@ pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
 }
 
 /// `waypost-gateway` of `registry.example.com/waypost/waypost-gateway:1`.
-fn program_of(image: &str) -> Option<String> {
+pub(super) fn program_of(image: &str) -> Option<String> {
     let name = image.rsplit('/').next()?.split([':', '@']).next()?;
     name.starts_with("waypost-").then(|| name.to_owned())
 }
 
 /// All variables of a container, and the values of those that have one here.
-fn set(place: &Place<'_>, container: &Value) -> BTreeMap<String, String> {
+pub(super) fn set(place: &Place<'_>, container: &Value) -> BTreeMap<String, String> {
     let mut set = BTreeMap::new();
     for source in items(&container["envFrom"]) {
         let name = text(&source["configMapRef"]["name"]);

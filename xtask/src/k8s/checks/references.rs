@@ -5,19 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Broken, Place};
+use super::{Broken, Place, secrets};
 use crate::k8s::objects::{Pod, containers, items, name_of, selects, text, title};
 
-/// Secrets that a cluster of one node is given by hand; its README says how.
-const BY_HAND: [&str; 4] = [
-    "analytics-consumer-secrets",
-    "gateway-secrets",
-    "keygen-secrets",
-    "shard-node-secrets",
-];
-
 pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
-    let secrets = secrets(place);
+    let secrets = secrets::of(place);
     for (pod, spec) in place.objects.templates() {
         let mut missing = |kind: &str, name: &str| {
             let problem = format!("there is no {kind} {name}");
@@ -25,11 +17,16 @@ pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
         };
         for (kind, name, keys) in used(spec) {
             let is_there = match kind {
-                "Secret" => secrets.contains(name),
+                "Secret" => secrets.contains_key(name),
                 kind => place.objects.has(kind, name),
             };
             if !is_there {
                 missing(kind, name);
+            } else if kind == "Secret" {
+                let known = &secrets[name];
+                for key in keys.iter().filter(|key| !known.contains(**key)) {
+                    missing("key in a Secret:", &format!("{name}/{key}"));
+                }
             } else if kind == "ConfigMap" {
                 let maps = place.objects.of_kind("ConfigMap");
                 let map = maps.into_iter().find(|map| name_of(map) == name);
@@ -48,34 +45,25 @@ pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
     }
 }
 
-/// Who is made by the operators, by cert-manager, out of a secret store, or by hand.
-fn secrets(place: &Place<'_>) -> BTreeSet<String> {
-    let mut secrets = BTreeSet::new();
-    for object in &place.objects.0 {
-        let spec = &object["spec"];
-        match text(&object["kind"]) {
-            "ExternalSecret" => secrets.insert(text(&spec["target"]["name"]).to_owned()),
-            "Certificate" => secrets.insert(text(&spec["secretName"]).to_owned()),
-            // The user of the database that it begins with.
-            "Cluster" => secrets.insert(format!("{}-app", name_of(object))),
-            _ => false,
-        };
-    }
-    if !place.is_full {
-        secrets.extend(BY_HAND.map(str::to_owned));
-    }
-    secrets
-}
-
 /// What a pod names: the kind, the name, and the keys of it.
-fn used(spec: &Value) -> Vec<(&'static str, &str, Vec<&str>)> {
+fn used<'a>(spec: &'a Value) -> Vec<(&'static str, &'a str, Vec<&'a str>)> {
     let mut used = vec![("ServiceAccount", text(&spec["serviceAccountName"]), vec![])];
+    let keys = |source: &'a Value| {
+        let items = items(&source["items"]);
+        items.map(|item| text(&item["key"])).collect()
+    };
     for volume in items(&spec["volumes"]) {
-        if let Some(secret) = volume["secret"]["secretName"].as_str() {
-            used.push(("Secret", secret, vec![]));
-        }
-        if let Some(map) = volume["configMap"]["name"].as_str() {
-            used.push(("ConfigMap", map, vec![]));
+        for source in std::iter::once(volume).chain(items(&volume["projected"]["sources"])) {
+            let (secret, map) = (&source["secret"], &source["configMap"]);
+            // A volume's own secret, and one of several in a volume.
+            for name in ["secretName", "name"] {
+                if let Some(name) = secret[name].as_str() {
+                    used.push(("Secret", name, keys(secret)));
+                }
+            }
+            if let Some(name) = map["name"].as_str() {
+                used.push(("ConfigMap", name, keys(map)));
+            }
         }
         if let Some(claim) = volume["persistentVolumeClaim"]["claimName"].as_str() {
             used.push(("PersistentVolumeClaim", claim, vec![]));
@@ -93,7 +81,8 @@ fn used(spec: &Value) -> Vec<(&'static str, &str, Vec<&str>)> {
         for env in items(&container["env"]) {
             let from = &env["valueFrom"];
             if let Some(secret) = from["secretKeyRef"]["name"].as_str() {
-                used.push(("Secret", secret, vec![]));
+                let key = text(&from["secretKeyRef"]["key"]);
+                used.push(("Secret", secret, vec![key]));
             }
             if let Some(map) = from["configMapKeyRef"]["name"].as_str() {
                 used.push((
@@ -157,7 +146,7 @@ fn targets(place: &Place<'_>, object: &Value, found: &mut Vec<Broken>) {
             names.extend(backends.map(|backend| ("Service", text(&backend["name"]))));
         }
         "ScheduledBackup" => names.push(("Cluster", text(&spec["cluster"]["name"]))),
-        "KafkaNodePool" | "KafkaTopic" => {
+        "KafkaNodePool" | "KafkaTopic" | "KafkaUser" => {
             let cluster = &object["metadata"]["labels"]["strimzi.io/cluster"];
             names.push(("Kafka", text(cluster)));
         }
