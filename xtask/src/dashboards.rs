@@ -8,6 +8,7 @@ mod gateway;
 mod objectives;
 mod shards;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -16,6 +17,22 @@ use dashboard::Dashboard;
 
 /// Where they are kept, from the root of the clone.
 const FOLDER: &str = "deploy/grafana/dashboards";
+
+/// Beside their folder: what makes ConfigMaps of them, for Kubernetes.
+const CONFIG_MAPS: &str = "deploy/grafana/kustomization.yaml";
+
+/// Never by their hash: Grafana's sidecar would show the ones of before as well.
+const CONFIG_MAPS_HEAD: &str = "\
+# Made by `cargo xtask dashboards`. A ConfigMap for each dashboard: the sidecar of Grafana's
+# chart finds them by the label, and puts them into the folder.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+generatorOptions:
+  disableNameSuffixHash: true
+  labels: {grafana_dashboard: \"1\"}
+  annotations: {grafana_folder: Waypost}
+configMapGenerator:
+";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -62,9 +79,17 @@ fn all() -> [Dashboard; 6] {
 
 fn files() -> Vec<(PathBuf, String)> {
     let folder = steps::root().join(FOLDER);
+    let mut config_maps = CONFIG_MAPS_HEAD.to_owned();
     let file = |dashboard: Dashboard| {
-        let path = folder.join(format!("{}.json", dashboard.uid));
+        let uid = &dashboard.uid;
+        let _ = writeln!(
+            config_maps,
+            "  - {{name: dashboard-{uid}, files: [dashboards/{uid}.json]}}"
+        );
+        let path = folder.join(format!("{uid}.json"));
         (path, format!("{:#}\n", dashboard.json()))
     };
-    all().map(file).into()
+    let mut files: Vec<_> = all().map(file).into();
+    files.push((steps::root().join(CONFIG_MAPS), config_maps));
+    files
 }

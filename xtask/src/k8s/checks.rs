@@ -1,5 +1,6 @@
 //! What must hold of the manifests of a region, without a cluster to try them on.
 
+mod dashboards;
 mod encryption;
 mod kinds;
 mod network;
@@ -80,6 +81,7 @@ impl<'a> Place<'a> {
             options::check,
             encryption::check,
             shards::check,
+            dashboards::check,
         ];
         let mut found = Vec::new();
         for check in checks {

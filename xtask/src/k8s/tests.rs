@@ -93,6 +93,26 @@ fn each_broken_manifest_is_refused_by_its_rule() {
     assert!(missed.is_empty(), "{missed:#?}");
 }
 
+#[test]
+fn a_config_map_that_kubernetes_would_not_take_is_refused() {
+    let (topology, options) = (topology().unwrap(), program_options().unwrap());
+    let place_of = topology.regions().find(|(_, one)| one.name == "local");
+    let place_of = place_of.unwrap();
+    let refused = |bytes: usize| {
+        let map = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "large", "namespace": "waypost"},
+            "data": {"a": " ".repeat(bytes - 1)},
+        });
+        let objects = Objects(vec![map]);
+        let found = Place::new(&topology, place_of, &objects, &options).broken();
+        found.iter().any(|broken| broken.rule == "size")
+    };
+    assert!(!refused(1 << 20));
+    assert!(refused((1 << 20) + 1));
+}
+
 /// As they are: by the same means, nothing is wrong.
 #[test]
 fn the_manifests_as_they_are_pass() {

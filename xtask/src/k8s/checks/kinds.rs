@@ -27,6 +27,9 @@ const CUSTOM: [(&str, &str); 14] = [
     ("postgresql.cnpg.io/v1", "ScheduledBackup"),
 ];
 
+/// What Kubernetes takes of a ConfigMap's data, in bytes.
+const MAX_CONFIG_MAP: usize = 1 << 20;
+
 /// Fields that operators have given up.
 const GIVEN_UP: [&str; 3] = ["barmanObjectStore", "enablePodMonitor", "zookeeper"];
 
@@ -68,6 +71,11 @@ pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
         }
         if kind != "Namespace" && namespace != place.topology.namespace {
             broken("namespace", format!("is in the namespace \"{namespace}\""));
+        }
+        let data = object["data"].as_object().into_iter().flatten();
+        let size: usize = data.map(|(key, value)| key.len() + text(value).len()).sum();
+        if kind == "ConfigMap" && size > MAX_CONFIG_MAP {
+            broken("size", format!("{size} bytes are too many for a ConfigMap"));
         }
         if kind == "Secret" {
             broken("no-secrets", "a secret in the tree".to_owned());
