@@ -2,6 +2,7 @@
 
 mod dashboards;
 mod encryption;
+mod fields;
 mod kinds;
 mod network;
 mod options;
@@ -75,6 +76,7 @@ impl<'a> Place<'a> {
     pub(super) fn broken(&self) -> Vec<Broken> {
         let checks = [
             kinds::check,
+            fields::check,
             references::check,
             pods::check,
             network::check,
