@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::topology::{Deployment, Region, Shard, Size, Topology};
+use super::topology::{Deployment, PROGRAMS, Region, Shard, Size, Topology};
 use super::{MADE, certificates, fill, kafka, policies, postgres, shard_maps, spool};
 
 /// From the root of the clone.
@@ -25,14 +25,6 @@ const REGION_LABEL: &str = "\
 labels:
   - pairs: {waypost.dev/region: @region@}
     includeTemplates: true
-";
-
-const IMAGES: &str = "\
-images:
-  - {name: waypost-gateway, newName: @registry@/waypost-gateway, newTag: \"@tag@\"}
-  - {name: waypost-shard-node, newName: @registry@/waypost-shard-node, newTag: \"@tag@\"}
-  - {name: waypost-keygen, newName: @registry@/waypost-keygen, newTag: \"@tag@\"}
-  - {name: waypost-analytics-consumer, newName: @registry@/waypost-analytics-consumer, newTag: \"@tag@\"}
 ";
 
 const SHARD: &str = "\
@@ -242,12 +234,7 @@ fn overlay(
         data += "  - mirrored.yaml\n";
     }
     data += REGION_LABEL;
-    let (name, tag) = topology
-        .images
-        .redis
-        .rsplit_once(':')
-        .unwrap_or((&topology.images.redis, "latest"));
-    data += &format!("images:\n  - {{name: redis, newName: {name}, newTag: \"{tag}\"}}\n");
+    data += &format!("images:\n{}", image("redis", &topology.images.redis));
     if !is_full {
         data += "components: [../../../components/single-node-data]\n";
     } else {
@@ -260,7 +247,10 @@ fn overlay(
 
     stage(
         "migrate",
-        format!("resources: [jobs.yaml]\nnameSuffix: -@tag_name@\n{REGION_LABEL}{IMAGES}"),
+        format!(
+            "resources: [jobs.yaml]\nnameSuffix: -@tag_name@\n{REGION_LABEL}{}",
+            images(topology, region)
+        ),
     );
 
     let mut app = "resources:\n  - ../../../base/kafka-client\n  - ../../../base/gateway\n  - \
@@ -273,7 +263,7 @@ fn overlay(
         app += &format!("  - shards/{}\n", shard.id);
     }
     app += REGION_LABEL;
-    app += IMAGES;
+    app += &images(topology, region);
     let env = [
         ("WAYPOST_REGION", region.name.clone()),
         ("WAYPOST_BASE_URL", region.url.clone()),
@@ -360,13 +350,11 @@ fn overlay(
         );
     }
 
-    let tag_name = topology.images.tag.replace(['.', '_', '+'], "-");
+    let tag_name = topology.release(region).tag.replace(['.', '_', '+'], "-");
     let values = [
         ("region", &*region.name),
         ("domain", &region.domain),
         ("hub_pods", &deployment.hub().pods),
-        ("registry", &topology.images.registry),
-        ("tag", &topology.images.tag),
         ("tag_name", &tag_name),
         ("authority", authority(is_full)),
     ];
@@ -374,6 +362,36 @@ fn overlay(
         .values_mut()
         .for_each(|text| *text = fill(text, &values));
     files
+}
+
+/// Our programs' in this region.
+fn images(topology: &Topology, region: &Region) -> String {
+    let (registry, release) = (&topology.images.registry, topology.release(region));
+    let images = PROGRAMS.iter().map(|program| {
+        let name = format!("waypost-{program}");
+        let version = match release.digests.get(*program) {
+            Some(digest) => format!("@{digest}"),
+            None => format!(":{}", release.tag),
+        };
+        image(&name, &format!("{registry}/{name}{version}"))
+    });
+    format!("images:\n{}", images.collect::<String>())
+}
+
+/// What a name in the manifests stands for: a digest, where the reference has one.
+fn image(name: &str, reference: &str) -> String {
+    let (place, digest) = match reference.split_once('@') {
+        Some((place, digest)) => (place, Some(digest)),
+        None => (reference, None),
+    };
+    // A colon before a slash is that of a port.
+    let tag = place.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+    let (place, tag) = tag.unwrap_or((place, "latest"));
+    let version = match digest {
+        Some(digest) => format!("digest: \"{digest}\""),
+        None => format!("newTag: \"{tag}\""),
+    };
+    format!("  - {{name: {name}, newName: {place}, {version}}}\n")
 }
 
 fn published(service: &str, host: &str, region: &Region) -> String {

@@ -94,6 +94,37 @@ fn each_broken_manifest_is_refused_by_its_rule() {
 }
 
 #[test]
+fn a_region_may_run_another_release_and_by_its_digests() {
+    let text = super::read(super::TOPOLOGY).unwrap();
+    let region = "        context: waypost-us-east-1\n";
+    let made = |release: &str| {
+        let topology = text.replace(region, &format!("{region}        release: {release}\n"));
+        let topology = super::Topology::parse(&topology)?;
+        overlays::files(&topology, &steps::root())
+    };
+    let files = made("{tag: 0.2.0}").unwrap();
+    let image = "newName: registry.example.com/waypost/waypost-gateway, newTag: \"0.2.0\"}";
+    assert!(files["overlays/us-east-1/app/kustomization.yaml"].contains(image));
+    assert!(files["overlays/us-east-1/migrate/kustomization.yaml"].contains("nameSuffix: -0-2-0"));
+    assert!(!files["overlays/eu-west-1/app/kustomization.yaml"].contains("0.2.0"));
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let digests = |programs: &[&str]| {
+        let digests = programs.iter().map(|name| format!("{name}: \"{digest}\""));
+        let digests: Vec<String> = digests.collect();
+        made(&format!(
+            "{{tag: 0.2.0, digests: {{{}}}}}",
+            digests.join(", ")
+        ))
+    };
+    let files = digests(&topology::PROGRAMS).unwrap();
+    let image =
+        format!("newName: registry.example.com/waypost/waypost-gateway, digest: \"{digest}\"}}");
+    assert!(files["overlays/us-east-1/app/kustomization.yaml"].contains(&image));
+    assert!(digests(&["gateway"]).unwrap_err().contains("not of all"));
+    assert!(made("{tag: latest}").is_err());
+}
+
+#[test]
 fn a_config_map_that_kubernetes_would_not_take_is_refused() {
     let (topology, options) = (topology().unwrap(), program_options().unwrap());
     let place_of = topology.regions().find(|(_, one)| one.name == "local");

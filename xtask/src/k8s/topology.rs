@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use waypost_domain::ShardId;
 
+/// Those that are images of a release.
+pub(super) const PROGRAMS: [&str; 4] = ["gateway", "shard-node", "keygen", "analytics-consumer"];
+
 /// The version of the file that is read here.
 const FORMAT: u32 = 1;
 
@@ -24,9 +27,20 @@ pub(super) struct Topology {
 pub(super) struct Images {
     /// Of our programs, without a slash at its end.
     pub(super) registry: String,
-    pub(super) tag: String,
+    /// Of the regions that have none of their own.
+    release: Release,
     pub(super) postgres: String,
     pub(super) redis: String,
+}
+
+/// One build of our programs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Release {
+    pub(super) tag: String,
+    /// By program, as in `sha256:..`; of all programs, or none.
+    #[serde(default)]
+    pub(super) digests: BTreeMap<String, String>,
 }
 
 /// Who opens connections to whom.
@@ -84,6 +98,9 @@ pub(super) struct Region {
     pub(super) pods: String,
     /// Where its databases are copied to.
     pub(super) backups: Option<String>,
+    /// What runs there in place of what runs elsewhere.
+    #[serde(default)]
+    release: Option<Release>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,7 +137,16 @@ impl Topology {
             .deployments
             .iter()
             .try_for_each(Deployment::check)?;
+        topology.images.release.check()?;
+        for (_, region) in topology.regions() {
+            topology.release(region).check()?;
+        }
         Ok(topology)
+    }
+
+    /// What runs there.
+    pub(super) fn release<'a>(&'a self, region: &'a Region) -> &'a Release {
+        region.release.as_ref().unwrap_or(&self.images.release)
     }
 
     /// Each region with what it is part of.
@@ -128,6 +154,32 @@ impl Topology {
         self.deployments
             .iter()
             .flat_map(|one| one.regions.iter().map(move |region| (one, region)))
+    }
+}
+
+impl Release {
+    fn check(&self) -> Result<(), String> {
+        let tag = &self.tag;
+        if tag == "latest" {
+            return Err("the tag latest says nothing of what runs".to_owned());
+        }
+        if self.digests.is_empty() {
+            return Ok(());
+        }
+        let named: BTreeSet<&str> = self.digests.keys().map(String::as_str).collect();
+        if named != BTreeSet::from(PROGRAMS) {
+            return Err(format!(
+                "{tag}: digests of {named:?} and not of all programs"
+            ));
+        }
+        let is_digest = |digest: &&String| {
+            let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+            hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        match self.digests.values().find(|digest| !is_digest(digest)) {
+            Some(wrong) => Err(format!("{tag}: {wrong} is no digest")),
+            None => Ok(()),
+        }
     }
 }
 
