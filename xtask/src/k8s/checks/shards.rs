@@ -1,14 +1,14 @@
 //! The shard map, and where each shard's database and nodes are.
 
+use serde_json::Value;
 use waypost_domain::shard_map::ShardMap;
 
 use super::{Broken, Place};
-use crate::k8s::objects::{Objects, items, name_of, text, title};
+use crate::k8s::objects::{Objects, containers, items, name_of, text, title};
 
 pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
     let mut broken = |name: &str, rule, problem| found.push(Broken::new(rule, name, problem));
-    let maps = place.objects.of_kind("ConfigMap");
-    let map = maps.into_iter().find(|map| name_of(map) == "shard-map");
+    let map = maps_of(place).next();
     let json = map.map_or("", |map| text(&map["data"]["shard-map.json"]));
     // Says so if a prefix has no owner, or two.
     let map = match ShardMap::parse(json) {
@@ -41,7 +41,54 @@ pub(super) fn check(place: &Place<'_>, found: &mut Vec<Broken>) {
         let problem = "does not have as many shards as the topology".to_owned();
         broken("ConfigMap/shard-map", "shard-map", problem);
     }
+    if maps_of(place).any(|map| map["immutable"] == true) {
+        let problem = "never changes: those who follow it would have to be started again";
+        broken("ConfigMap/shard-map", "shard-map", problem.to_owned());
+    }
+    for object in &place.objects.0 {
+        followed(object, found);
+    }
     primaries(place, found);
+}
+
+/// Whoever reads the map sees it change, and is not started again for it: it is mounted as
+/// a folder, by the one name that it has, and nothing in the pod's template changes with it.
+fn followed(object: &Value, found: &mut Vec<Broken>) {
+    let template = &object["spec"]["template"];
+    let spec = &template["spec"];
+    let mut broken = |problem: String| {
+        found.push(Broken::new("shard-map", &title(object), problem));
+    };
+    for container in containers(spec) {
+        let mut env = items(&container["env"]);
+        let Some(path) = env.find(|env| env["name"] == "WAYPOST_SHARD_MAP") else {
+            continue;
+        };
+        let folder = text(&path["value"]).rsplit_once('/');
+        let folder = folder.map_or("", |(folder, _)| folder);
+        let mut mounts = items(&container["volumeMounts"]);
+        let mount = mounts.find(|mount| mount["mountPath"] == folder);
+        let volume = mount.and_then(|mount| {
+            let mut volumes = items(&spec["volumes"]);
+            volumes.find(|volume| volume["name"] == mount["name"])
+        });
+        if volume.is_none_or(|volume| volume["configMap"]["name"] != "shard-map") {
+            broken(format!(
+                "reads a map that is not mounted as the folder {folder}"
+            ));
+        }
+        let marks = template["metadata"]["annotations"].as_object();
+        for (mark, _) in marks.into_iter().flatten() {
+            if ["checksum", "hash"].iter().any(|word| mark.contains(word)) {
+                broken(format!("is started again when {mark} changes"));
+            }
+        }
+    }
+}
+
+fn maps_of<'a>(place: &Place<'a>) -> impl Iterator<Item = &'a Value> + use<'a> {
+    let maps = place.objects.of_kind("ConfigMap");
+    maps.filter(|map| name_of(map) == "shard-map")
 }
 
 /// Whether a Service has the name that other regions ask for: by the cluster's own names,
