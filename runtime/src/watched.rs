@@ -5,8 +5,9 @@
 //! looks: so a change is in force within a second or two, and a file that is being
 //! written is not taken for a whole one. Looking goes by the path, so that a swapped
 //! symbolic link (as Kubernetes updates a mounted ConfigMap) is a change as well.
-//! What cannot be read, is too large or does not parse is logged and counted, and
-//! what was there before goes on holding.
+//! What cannot be read, is too large or is refused by its reader is logged and counted,
+//! and what was there before goes on holding. It is tried again now and then, since what
+//! it is judged by may change as well.
 
 mod validity;
 
@@ -16,7 +17,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
@@ -30,6 +31,10 @@ pub use validity::Validity;
 /// Between two looks. A change must be seen twice, and what waits for it (a revoked
 /// key) may wait for five seconds at most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Between two tries to read files that were refused and have not changed. The largest of
+/// them takes a tenth of a second.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// What is watched, and how it is spoken of.
 #[derive(Debug, Clone)]
@@ -95,17 +100,18 @@ impl Watcher {
 
     /// Reads the files, and again whenever one of them changes, on a thread of its own
     /// that ends with the last handle. `parse` says in a few words what is wrong with
-    /// them; never what they hold, since that is logged.
+    /// them; never a secret that they hold, since that is logged.
     ///
     /// # Errors
     /// If they cannot be read or parsed now: nothing held before.
     pub fn watch<T: Send + Sync + 'static>(
         &self,
         source: Source,
-        parse: impl Fn(&[Content]) -> Result<T, String> + Send + 'static,
+        parse: impl FnMut(&[Content]) -> Result<T, String> + Send + 'static,
     ) -> Result<Watched<T>, Invalid> {
-        let eye = Eye {
+        let mut eye = Eye {
             taken: stamps(&source.files),
+            tried: Instant::now(),
             seen: Vec::new(),
             trouble: None,
             parse,
@@ -245,6 +251,8 @@ struct Eye<P> {
     parse: P,
     /// Of what was read last, whether it made sense or not.
     taken: Stamps,
+    /// When that was.
+    tried: Instant,
     /// Of the last look.
     seen: Stamps,
     /// What is wrong since the last change; said once.
@@ -255,7 +263,7 @@ struct Eye<P> {
 impl<P> Eye<P> {
     fn keep_looking<T>(mut self, shared: &Weak<Shared<T>>)
     where
-        P: Fn(&[Content]) -> Result<T, String>,
+        P: FnMut(&[Content]) -> Result<T, String>,
     {
         loop {
             std::thread::sleep(LOOK_EVERY);
@@ -272,12 +280,13 @@ impl<P> Eye<P> {
     /// Something new, if the files have changed, rest, and make sense.
     fn look<T>(&mut self) -> Option<T>
     where
-        P: Fn(&[Content]) -> Result<T, String>,
+        P: FnMut(&[Content]) -> Result<T, String>,
     {
         let now = stamps(&self.source.files);
         let rests = now == self.seen;
         self.seen.clone_from(&now);
-        if !rests || now == self.taken {
+        let is_due = self.trouble.is_some() && self.tried.elapsed() >= AGAIN;
+        if !rests || (now == self.taken && !is_due) {
             return None;
         }
         let read = read(&self.source);
@@ -285,8 +294,7 @@ impl<P> Eye<P> {
             // Written meanwhile: what was read may be of both.
             return None;
         }
-        // Not to be read may pass without a change of the file: it is tried again.
-        self.taken = if read.is_ok() { now } else { Vec::new() };
+        (self.taken, self.tried) = (now, Instant::now());
         // A parser that gives up must not end the watch.
         let parse = |contents: Vec<Content>| {
             let parsed = catch_unwind(AssertUnwindSafe(|| (self.parse)(&contents)));
@@ -463,6 +471,47 @@ mod tests {
         assert_eq!((failures(), is_current()), (3.0, 1.0));
     }
 
+    fn eye<P>(source: Source, parse: P) -> Eye<P> {
+        Eye {
+            taken: stamps(&source.files),
+            tried: Instant::now(),
+            seen: Vec::new(),
+            trouble: None,
+            parse,
+            source,
+            metrics: Watcher::register(&Registry::new()).unwrap().metrics,
+        }
+    }
+
+    #[test]
+    fn what_was_refused_is_tried_again_without_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("number");
+        fs::write(&file, "1").unwrap();
+        let source = Source {
+            option: "--number",
+            name: "number",
+            files: vec![file.clone()],
+            max_bytes: 16,
+        };
+        let mut highest = 1;
+        let mut eye = eye(source, |contents: &[Content]| {
+            highest += 1;
+            let found = number(contents)?;
+            (found <= highest)
+                .then_some(found)
+                .ok_or("too high".to_owned())
+        });
+        fs::write(&file, "3").unwrap();
+        assert_eq!((eye.look(), eye.look()), (None, None));
+        assert_eq!(eye.trouble.as_deref(), Some("too high"));
+        assert_eq!(eye.look(), None, "too early");
+        eye.tried -= AGAIN;
+        assert_eq!(eye.look(), Some(3));
+        eye.tried -= AGAIN;
+        assert_eq!(eye.look(), None, "taken once");
+    }
+
     #[test]
     fn a_file_that_is_being_written_is_not_taken_for_a_whole_one() {
         let folder = tempfile::tempdir().unwrap();
@@ -474,14 +523,7 @@ mod tests {
             files: vec![file.clone()],
             max_bytes: 16,
         };
-        let mut eye = Eye {
-            taken: stamps(&source.files),
-            seen: Vec::new(),
-            trouble: None,
-            parse: number,
-            source,
-            metrics: Watcher::register(&Registry::new()).unwrap().metrics,
-        };
+        let mut eye = eye(source, number);
         for text in ["2", "23", "234"] {
             fs::write(&file, text).unwrap();
             assert_eq!(eye.look(), None, "seen once as {text}");
