@@ -1,13 +1,12 @@
 //! Certificates as operators make them, with openssl, in a folder as Kubernetes mounts it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::{Doing as _, Error, Result, write};
+use crate::mount;
 use crate::program;
-use crate::secret::random_hex;
 
 /// Whom certificates name: whoever listens on loopback.
 const SUBJECT: &str = "/CN=waypost";
@@ -157,12 +156,9 @@ impl Authority {
     }
 }
 
-/// A folder with `tls.crt`, `tls.key` and `ca.crt`, which are replaced all at once: each
-/// is a link into `..data`, and `..data` one to a folder of a version.
+/// A folder with `tls.crt`, `tls.key` and `ca.crt`, as Kubernetes mounts a Secret.
 #[derive(Debug)]
-pub struct Mount {
-    folder: PathBuf,
-}
+pub struct Mount(mount::Mount);
 
 impl Mount {
     /// Makes the folder, with a certificate of an authority and that authority's own.
@@ -183,15 +179,8 @@ impl Mount {
         life: Life,
         trusted: &[&Authority],
     ) -> Result<Self> {
-        let mount = Self {
-            folder: folder.to_owned(),
-        };
-        fs::create_dir(folder).doing(|| format!("create {}", folder.display()))?;
-        mount.replace(authority, life, trusted)?;
-        for name in ["tls.crt", "tls.key", "ca.crt"] {
-            mount.link(&format!("..data/{name}"), name)?;
-        }
-        Ok(mount)
+        let fill = |folder: &Path| fill(folder, authority, life, trusted);
+        mount::Mount::create(folder, &["tls.crt", "tls.key", "ca.crt"], fill).map(Self)
     }
 
     /// Puts others in the place of all three files.
@@ -199,35 +188,29 @@ impl Mount {
     /// # Errors
     /// If openssl fails.
     pub fn replace(&self, authority: &Authority, life: Life, trusted: &[&Authority]) -> Result<()> {
-        let version = format!("..{}", random_hex(8)?);
-        let folder = self.folder.join(&version);
-        fs::create_dir(&folder).doing(|| format!("create {}", folder.display()))?;
-        authority.issue(&folder, life)?;
-        let trusted: Result<Vec<String>> = trusted.iter().map(|one| one.certificate()).collect();
-        write(&folder.join("ca.crt"), trusted?.concat())?;
-        self.link(&version, "..data_tmp")?;
-        let (draft, data) = (self.folder.join("..data_tmp"), self.folder.join("..data"));
-        fs::rename(&draft, &data).doing(|| format!("replace {}", data.display()))
-    }
-
-    fn link(&self, to: &str, name: &str) -> Result<()> {
-        let path = self.folder.join(name);
-        symlink(to, &path).doing(|| format!("link {}", path.display()))
+        self.0
+            .replace(|folder| fill(folder, authority, life, trusted))
     }
 
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
-        self.folder.join("tls.crt")
+        self.0.file("tls.crt")
     }
 
     #[must_use]
     pub fn key(&self) -> PathBuf {
-        self.folder.join("tls.key")
+        self.0.file("tls.key")
     }
 
     /// The certificates of those who are trusted.
     #[must_use]
     pub fn authorities(&self) -> PathBuf {
-        self.folder.join("ca.crt")
+        self.0.file("ca.crt")
     }
+}
+
+fn fill(folder: &Path, authority: &Authority, life: Life, trusted: &[&Authority]) -> Result<()> {
+    authority.issue(folder, life)?;
+    let trusted: Result<Vec<String>> = trusted.iter().map(|one| one.certificate()).collect();
+    write(&folder.join("ca.crt"), trusted?.concat())
 }

@@ -15,8 +15,9 @@ pub use secrets::Secrets;
 use waypost_domain::ShardId;
 
 use crate::broker::Broker;
-use crate::certificates::{Authority, Life, Mount};
+use crate::certificates::{self, Authority, Life};
 use crate::error::{Error, Result, write};
+use crate::mount::Mount;
 use crate::postgres::Postgres;
 use crate::prometheus::{Observation, Prometheus, Targets};
 use crate::proxy::Proxy;
@@ -41,6 +42,7 @@ pub struct Cluster {
     pub secrets: Secrets,
     /// If the cluster was asked to speak TLS.
     pub certificates: Option<Certificates>,
+    map: Mount,
     sandbox: Arc<Sandbox>,
 }
 
@@ -48,7 +50,7 @@ pub struct Cluster {
 #[derive(Debug)]
 pub struct Certificates {
     pub authority: Authority,
-    pub mount: Mount,
+    pub mount: certificates::Mount,
     /// Settings that have clients of the broker use them.
     kafka: PathBuf,
 }
@@ -56,7 +58,8 @@ pub struct Certificates {
 impl Certificates {
     fn create(sandbox: &Sandbox) -> Result<Self> {
         let authority = Authority::create(&sandbox.folder().join("authority"))?;
-        let mount = Mount::create(&sandbox.folder().join("certificates"), &authority)?;
+        let mount =
+            certificates::Mount::create(&sandbox.folder().join("certificates"), &authority)?;
         let kafka = sandbox.folder().join("kafka.properties");
         let settings = format!(
             "security.protocol=ssl\nssl.ca.location={}\nssl.certificate.location={}\nssl.key.location={}\n",
@@ -134,7 +137,17 @@ impl Cluster {
     /// The shard map that the processes were given.
     #[must_use]
     pub fn shard_map(&self) -> PathBuf {
-        self.sandbox.folder().join(Self::SHARD_MAP)
+        self.map.file(Self::SHARD_MAP)
+    }
+
+    /// Puts another text in the place of the shard map, as Kubernetes updates a mounted
+    /// ConfigMap.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn replace_shard_map(&self, text: &str) -> Result<()> {
+        self.map
+            .replace(|folder| write(&folder.join(Self::SHARD_MAP), text))
     }
 
     /// The URL of the rollups' database.
@@ -167,7 +180,7 @@ impl Cluster {
 
     /// The sandbox that everything runs in.
     #[must_use]
-    pub fn sandbox(&self) -> &Sandbox {
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
         &self.sandbox
     }
 

@@ -11,6 +11,7 @@ pub mod cluster;
 mod error;
 pub mod http;
 pub mod kubernetes;
+pub mod mount;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod pip;

@@ -65,6 +65,10 @@ impl Process {
         &self.sandbox
     }
 
+    pub(crate) fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.spec.name
     }

@@ -68,6 +68,13 @@ impl Seat {
         })
     }
 
+    fn settings(&self) -> Vec<(String, String)> {
+        vec![
+            ("WAYPOST_LISTEN".to_owned(), self.listen.address()),
+            ("WAYPOST_ADMIN_LISTEN".to_owned(), self.admin.address()),
+        ]
+    }
+
     /// What its callers use: `host:port` of the proxy, if there is one.
     pub(crate) fn address(&self) -> String {
         match &self.proxy {
@@ -95,10 +102,7 @@ impl Service {
         seat: Seat,
         settings: Vec<(String, String)>,
     ) -> Result<Self> {
-        let mut environment = vec![
-            ("WAYPOST_LISTEN".to_owned(), seat.listen.address()),
-            ("WAYPOST_ADMIN_LISTEN".to_owned(), seat.admin.address()),
-        ];
+        let mut environment = seat.settings();
         environment.extend(settings);
         let spec = Spec {
             name,
@@ -110,6 +114,25 @@ impl Service {
         };
         let process = Process::start(sandbox, spec)?;
         Ok(Self { process, seat })
+    }
+
+    /// Starts one more of its program beside it and waits until it is ready: with its
+    /// options, except for these by their names in the environment, on ports of its own
+    /// without a proxy.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn beside(&self, name: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        let seat = Seat::reserve(false)?;
+        let mut spec = self.process.spec().clone();
+        name.clone_into(&mut spec.name);
+        spec.environment.extend(seat.settings());
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        spec.environment.extend(settings.iter().map(own));
+        let process = Process::start(self.process.sandbox(), spec)?;
+        let service = Self { process, seat };
+        service.wait_ready()?;
+        Ok(service)
     }
 
     /// What its callers use: `host:port`.

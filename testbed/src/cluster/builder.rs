@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ground::Ground;
-use super::launch::Launch;
+use super::launch::{self, Launch};
 use super::{Certificates, Cluster, Secrets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, write};
+use crate::mount::Mount;
 use crate::sandbox::Sandbox;
 use crate::service::{Kind, Service, programs_folder};
 
@@ -207,18 +208,25 @@ impl Builder {
             .as_ref()
             .map(|certificates| &certificates.mount);
         let ground = Ground::start(self, sandbox, mount)?;
+        let seats = Launch::seats(self)?;
+        let map = launch::map(self, &seats)?.to_json();
+        let map = Mount::create(
+            &sandbox.folder().join("shard-map"),
+            &[Cluster::SHARD_MAP],
+            |folder| write(&folder.join(Cluster::SHARD_MAP), map),
+        )?;
         let launch = Launch {
             builder: self,
             sandbox,
             programs,
             secrets_folder: secrets.folder.display().to_string(),
-            map: sandbox.folder().join(Cluster::SHARD_MAP),
+            map: map.file(Cluster::SHARD_MAP),
             redis: ground.redis.addresses().join(","),
             kafka: ground.kafka(),
             topic: ground.broker.topic().to_owned(),
             certificates: certificates.as_ref(),
         };
-        let shards = launch.shards(ground.shards)?;
+        let shards = launch.shards(ground.shards, seats)?;
         let keygens = launch.keygens(&ground.postgres)?;
         let consumers = launch.consumers(&ground.postgres)?;
         let nodes = shards.iter().flat_map(|shard| &shard.nodes);
@@ -240,6 +248,7 @@ impl Builder {
             postgres: ground.postgres,
             secrets,
             certificates,
+            map,
             sandbox: Arc::clone(sandbox),
         })
     }

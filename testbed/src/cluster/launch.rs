@@ -8,7 +8,7 @@ use waypost_domain::shard_map::{self, ShardMap};
 
 use super::ground::Database;
 use super::{Builder, Certificates, Cluster, Link, Shard};
-use crate::error::{Error, Result, write};
+use crate::error::{Error, Result};
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
 use crate::sandbox::Sandbox;
@@ -26,6 +26,7 @@ pub(super) struct Launch<'a> {
     pub(super) sandbox: &'a Arc<Sandbox>,
     pub(super) programs: PathBuf,
     pub(super) secrets_folder: String,
+    /// Where the shard map is to be found.
     pub(super) map: PathBuf,
     pub(super) redis: String,
     pub(super) kafka: String,
@@ -35,46 +36,28 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    pub(super) fn shards(&self, databases: Vec<Database>) -> Result<Vec<Shard>> {
-        let is_proxied = self.builder.is_proxied(Link::ShardNodes);
-        let seats = databases
-            .iter()
-            .map(|_| {
-                (0..self.builder.nodes_per_shard)
-                    .map(|_| Seat::reserve(is_proxied))
-                    .collect()
-            })
-            .collect::<Result<Vec<Vec<Seat>>>>()?;
-        self.write_map(&seats)?;
+    /// Ports of the nodes of each shard.
+    pub(super) fn seats(builder: &Builder) -> Result<Vec<Vec<Seat>>> {
+        let is_proxied = builder.is_proxied(Link::ShardNodes);
+        let of_one = |_| {
+            (0..builder.nodes_per_shard)
+                .map(|_| Seat::reserve(is_proxied))
+                .collect()
+        };
+        (0..builder.shards).map(of_one).collect()
+    }
+
+    pub(super) fn shards(
+        &self,
+        databases: Vec<Database>,
+        seats: Vec<Vec<Seat>>,
+    ) -> Result<Vec<Shard>> {
         databases
             .into_iter()
             .zip(seats)
             .enumerate()
             .map(|(index, (database, seats))| self.shard(shard_id(index), database, seats))
             .collect()
-    }
-
-    fn write_map(&self, seats: &[Vec<Seat>]) -> Result<()> {
-        let shards = seats
-            .iter()
-            .enumerate()
-            .map(|(index, seats)| shard_map::Shard {
-                id: shard_id(index),
-                region: REGION.to_owned(),
-                nodes: seats.iter().map(|seat| self.node(seat)).collect(),
-            });
-        let map =
-            ShardMap::seed(shards.collect()).map_err(|error| Error::Refused(error.to_string()))?;
-        write(&self.map, map.to_json())
-    }
-
-    /// As the map calls it.
-    fn node(&self, seat: &Seat) -> String {
-        let address = seat.address();
-        if self.builder.are_nodes_named {
-            return address.replace("127.0.0.1", "localhost");
-        }
-        address
     }
 
     fn shard(&self, id: ShardId, database: Database, seats: Vec<Seat>) -> Result<Shard> {
@@ -218,6 +201,28 @@ impl Launch<'_> {
         );
         Service::start(self.sandbox, &self.programs, kind, name, seat, environment)
     }
+}
+
+/// A shard map of shards with these nodes.
+pub(super) fn map(builder: &Builder, seats: &[Vec<Seat>]) -> Result<ShardMap> {
+    // As the map calls it.
+    let node = |seat: &Seat| {
+        let address = seat.address();
+        if builder.are_nodes_named {
+            address.replace("127.0.0.1", "localhost")
+        } else {
+            address
+        }
+    };
+    let shards = seats
+        .iter()
+        .enumerate()
+        .map(|(index, seats)| shard_map::Shard {
+            id: shard_id(index),
+            region: REGION.to_owned(),
+            nodes: seats.iter().map(node).collect(),
+        });
+    ShardMap::seed(shards.collect()).map_err(|error| Error::Refused(error.to_string()))
 }
 
 /// What a kind of process is told of its certificates.
