@@ -1,10 +1,9 @@
 //! The gateway of a cluster: its parts made from options.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tonic::transport::Endpoint;
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::{KeyRing, parse_hex};
@@ -14,19 +13,25 @@ use waypost_proto::transport::{self, Transport};
 use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
 use waypost_runtime::tls::Tls;
+use waypost_runtime::watched::{Content, Source, Watched, Watcher};
 use waypost_runtime::{Error, Process, grpc, secrets};
 
 use crate::api::{Auth, Rules, auth};
 use crate::clicks::{self, Clicks, KafkaLog, KafkaSettings};
 use crate::config::Config;
-use crate::names;
 use crate::protection::Protection;
+use crate::routing::Routes;
 use crate::server::{self, Drain};
-use crate::shards::{Node, Nodes};
+use crate::shards::{NodeSource, Reach};
 use crate::{Parts, SharedCache};
 
 /// How long idle connections are kept once the end was asked for.
 const IDLE_CLOSE: Duration = Duration::from_secs(10);
+
+pub(crate) const MAP_OPTION: &str = "--shard-map";
+
+/// What a ConfigMap can hold. A map takes some 12 KB, and 100 bytes a shard.
+const MAX_MAP_BYTES: u64 = 1 << 20;
 
 /// Runs a gateway until it is told to end and has drained.
 ///
@@ -68,8 +73,7 @@ async fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
         token,
         tls: config.tls.open(process)?,
     };
-    let map = read_map(config)?;
-    let shard_nodes = caller.shard_nodes(&map).await?;
+    let (routes, map) = shard_map(config, &caller, &process.watcher)?;
     let shared_cache = if config.redis.is_empty() {
         SharedCache::None
     } else {
@@ -89,10 +93,11 @@ async fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
     let base_url = config.public.base_url(config.listen)?;
     Ok(Parts {
         map,
+        routes,
         region: config.region.clone(),
-        shard_nodes,
         keygens: caller.transports("--keygen", &config.keygen)?,
         analytics: caller.transports("--analytics", &config.analytics)?,
+        nodes: NodeSource(Reach::Network(caller)),
         link_keys: Arc::new(link_keys),
         auth,
         source_key: SourceKey::new(&key(config, "source-key")?),
@@ -111,18 +116,36 @@ async fn parts(config: &Config, process: &Process) -> Result<Parts, Error> {
     })
 }
 
-fn read_map(config: &Config) -> Result<ShardMap, Invalid> {
-    let invalid = |problem: String| Invalid {
-        option: "--shard-map",
-        problem: format!("{}: {problem}", config.shard_map.display()),
+/// Reads the map, which seeds who owns what, and goes on watching it: a change is judged
+/// by what is known of owners then.
+fn shard_map(
+    config: &Config,
+    caller: &Caller,
+    watcher: &Watcher,
+) -> Result<(Routes, Watched<ShardMap>), Invalid> {
+    let source = Source {
+        option: MAP_OPTION,
+        name: "shard-map",
+        files: vec![config.shard_map.clone()],
+        max_bytes: MAX_MAP_BYTES,
     };
-    let text =
-        std::fs::read_to_string(&config.shard_map).map_err(|error| invalid(error.to_string()))?;
-    ShardMap::parse(&text).map_err(|error| invalid(error.to_string()))
+    let seeded = Arc::new(OnceLock::new());
+    let (caller, routes, mut before) = (caller.clone(), Arc::clone(&seeded), None);
+    let map = watcher.watch(source, move |contents| {
+        let map = caller.read_map(contents)?;
+        let routes = routes.get_or_init(|| Routes::seeded_by(&map));
+        routes
+            .judge(before.as_ref().unwrap_or(&map), &map)
+            .map_err(|refused| refused.to_string())?;
+        before = Some(map.clone());
+        Ok(map)
+    })?;
+    let routes = seeded.get().expect("the first reading has seeded them");
+    Ok((routes.clone(), map))
 }
 
 /// How this gateway calls other services. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     token: ServiceToken,
     tls: Option<Tls>,
@@ -134,23 +157,24 @@ impl Caller {
         Self { token, tls: None }
     }
 
-    /// The nodes of each shard, in the order of the map. Names are looked up, now and
-    /// again.
-    async fn shard_nodes(&self, map: &ShardMap) -> Result<Vec<Nodes>, Invalid> {
-        let mut shards = Vec::new();
-        for shard in map.shards() {
-            let (mut fixed, mut named) = (Vec::new(), Vec::new());
-            for node in &shard.nodes {
-                let endpoint = self.endpoint("--shard-map", node)?;
-                if node.parse::<SocketAddr>().is_ok() {
-                    fixed.push(Node::new(self.to(&endpoint)));
-                } else {
-                    named.push((node.clone(), endpoint));
-                }
-            }
-            shards.push(names::follow(fixed, named, self.clone()));
+    /// A map whose nodes can all be called.
+    fn read_map(&self, contents: &[Content]) -> Result<ShardMap, String> {
+        let [content] = contents else {
+            return Err("expected one file".to_owned());
+        };
+        let file = content.file.display();
+        let text =
+            std::str::from_utf8(&content.bytes).map_err(|_| format!("{file} is not in UTF-8"))?;
+        let map = ShardMap::parse(text).map_err(|error| {
+            let place = std::error::Error::source(&error);
+            let place = place.map(|place| format!(": {place}")).unwrap_or_default();
+            format!("{file}: {error}{place}")
+        })?;
+        for node in map.shards().iter().flat_map(|shard| &shard.nodes) {
+            let invalid = |Invalid { problem, .. }| format!("{file}: {problem}");
+            self.endpoint(MAP_OPTION, node).map_err(invalid)?;
         }
-        Ok(join_all(shards).await)
+        Ok(map)
     }
 
     fn transports(
@@ -163,7 +187,7 @@ impl Caller {
     }
 
     /// A connection that is made when it is first used, and again when it breaks.
-    fn to(&self, endpoint: &Endpoint) -> Transport {
+    pub(crate) fn to(&self, endpoint: &Endpoint) -> Transport {
         transport::over(grpc::channel(endpoint, self.tls.as_ref()), &self.token)
     }
 
@@ -173,7 +197,7 @@ impl Caller {
         transport::over(channel, &self.token)
     }
 
-    fn endpoint(&self, option: &'static str, node: &str) -> Result<Endpoint, Invalid> {
+    pub(crate) fn endpoint(&self, option: &'static str, node: &str) -> Result<Endpoint, Invalid> {
         // With TLS as well: it is put under the connection that this names.
         let endpoint = Endpoint::from_shared(format!("http://{node}")).map_err(|_| Invalid {
             option,

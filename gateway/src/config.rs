@@ -52,7 +52,8 @@ pub struct Config {
     #[arg(long, env = "WAYPOST_SECRETS_DIR", value_name = "FOLDER")]
     pub secrets_dir: PathBuf,
 
-    /// File that lists the shards, their nodes and, as a seed, their prefixes
+    /// File that lists the shards, their homes, their nodes and, as a seed, their prefixes.
+    /// Read again when it changes; one that takes prefixes from a shard is refused
     #[arg(long, env = "WAYPOST_SHARD_MAP", value_name = "FILE")]
     pub shard_map: PathBuf,
 

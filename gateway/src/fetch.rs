@@ -32,10 +32,6 @@ pub(crate) struct Fetcher(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) l1: Arc<L1>,
     pub(crate) shards: Shards,
-    pub(crate) freshness: Arc<[Freshness]>,
-    /// By index of the shard, whether it is at home in this region: only its changes are
-    /// put into this region's Redis, so that of others nothing there can be believed.
-    pub(crate) homes: Vec<bool>,
     pub(crate) shared: Tier,
     pub(crate) flights: Flights<Fetched>,
 }
@@ -83,14 +79,13 @@ impl Fetcher {
 
 impl Parts {
     fn freshness(&self, key: &LinkKey) -> &Freshness {
-        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
-        &self.freshness[shard.get()]
+        self.shards.freshness(key.slug.prefix())
     }
 
-    /// Whether Redis is told of this link's changes.
+    /// Whether Redis is told of this link's changes: only those of shards that are at home
+    /// in this region are put there, so that of others nothing there can be believed.
     fn is_shared(&self, key: &LinkKey) -> bool {
-        let (shard, _) = self.shards.routes().owner(key.slug.prefix());
-        !self.shared.is_none() && self.homes[shard.get()]
+        !self.shared.is_none() && self.shards.is_home(key.slug.prefix())
     }
 
     async fn fetch(&self, key: &Arc<LinkKey>) -> Fetched {

@@ -146,6 +146,12 @@ impl Freshness {
         Duration::from_millis(self.now_ms().saturating_sub(heard))
     }
 
+    /// Whether there was a heartbeat, ever.
+    #[must_use]
+    pub fn was_heard(&self) -> bool {
+        self.confirmed()[0].0 != NO_STRETCH
+    }
+
     /// The age of the oldest change that Redis lacked at the last heartbeat.
     #[must_use]
     pub fn unapplied(&self) -> Duration {
@@ -337,8 +343,10 @@ mod tests {
     #[test]
     fn the_shards_clock_is_followed() {
         let freshness = freshness();
+        assert!(!freshness.was_heard());
         let ours = Timestamp::from(SystemTime::now()).millis();
         freshness.heard(ours + 60_000, Duration::ZERO);
+        assert!(freshness.was_heard());
         let ahead = freshness.shard_time(Instant::now()).millis() - ours;
         assert!((60_000..61_000).contains(&ahead), "{ahead} ms ahead");
     }

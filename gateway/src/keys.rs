@@ -14,7 +14,7 @@ use waypost_proto::keygen::{LeaseSlugsRequest, PrefixLease};
 use waypost_proto::transport::Transport;
 
 use crate::metrics::{Metrics, call_result};
-use crate::routing::Routes;
+use crate::shards::Shards;
 
 /// Keys in stock when nothing has been created for a while.
 const MIN_STOCK: usize = 4_096;
@@ -72,12 +72,11 @@ struct Stock {
 }
 
 impl Keys {
-    /// Starts to stock keys of prefixes that are at home in `homes`.
+    /// Starts to stock keys of prefixes whose shards are at home in this region.
     #[must_use]
     pub fn start(
         keygens: Vec<Transport>,
-        routes: Routes,
-        homes: Vec<bool>,
+        shards: Shards,
         metrics: Metrics,
         end: CancellationToken,
     ) -> Self {
@@ -95,8 +94,7 @@ impl Keys {
         let refill = Refill {
             keys: keys.clone(),
             keygens,
-            routes,
-            homes,
+            shards,
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -176,9 +174,7 @@ impl Keys {
 struct Refill {
     keys: Keys,
     keygens: Vec<Transport>,
-    routes: Routes,
-    /// By index of the shard: whether it is at home in this region.
-    homes: Vec<bool>,
+    shards: Shards,
 }
 
 impl Refill {
@@ -251,7 +247,7 @@ impl Refill {
     /// A random choice among the prefixes at home here, each with an equal count.
     fn prefixes(&self, wanted: usize) -> Vec<PrefixLease> {
         let mut home: Vec<Prefix> = Prefix::all()
-            .filter(|prefix| self.homes[self.routes.owner(*prefix).0.get()])
+            .filter(|prefix| self.shards.is_home(*prefix))
             .collect();
         fastrand::shuffle(&mut home);
         home.truncate(PREFIXES_PER_LEASE);
@@ -260,7 +256,7 @@ impl Refill {
             .map(|prefix| PrefixLease {
                 prefix: prefix.to_string(),
                 // A map that only seeds knows no epoch; owners begin at 1.
-                epoch: self.routes.owner(prefix).1.get().max(1),
+                epoch: self.shards.routes().owner(prefix).1.get().max(1),
                 count,
             })
             .collect()

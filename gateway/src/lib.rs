@@ -22,6 +22,7 @@ pub mod l1;
 mod lanes;
 pub mod limits;
 pub mod lookup;
+mod map;
 pub mod metrics;
 #[cfg(feature = "cluster")]
 mod names;
@@ -53,6 +54,7 @@ use waypost_domain::source::SourceKey;
 use waypost_proto::transport::Transport;
 #[cfg(feature = "cluster")]
 use waypost_runtime::redis::Redis;
+use waypost_runtime::watched::Watched;
 use waypost_runtime::{Error, Process};
 
 use crate::api::{Api, Auth, Bounds, Origin, Rules};
@@ -61,7 +63,6 @@ use crate::clicks::{Clicks, Flushed};
 use crate::client::TrustedHops;
 use crate::fetch::Fetcher;
 use crate::flights::Flights;
-use crate::freshness::Freshness;
 use crate::keys::Keys;
 use crate::l1::L1;
 use crate::lanes::Lanes;
@@ -71,7 +72,7 @@ use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::readings::{Readings, Sources};
 use crate::redirect::{Elsewhere, Redirects};
-use crate::routing::{Routes, ShardIndex};
+use crate::routing::Routes;
 use crate::shards::Shards;
 use crate::shared_cache::Tier;
 use crate::visits::Visits;
@@ -79,7 +80,7 @@ use crate::workers::Workers;
 
 #[cfg(feature = "cluster")]
 pub use cluster::serve;
-pub use shards::Nodes;
+pub use shards::NodeSource;
 pub use shared_cache::SharedCache;
 
 /// Registers all metrics of this service, for those who want to know which there are.
@@ -98,11 +99,13 @@ pub fn register_metrics(
 /// What a gateway is put together from; the same in a cluster and in one process.
 #[derive(Debug)]
 pub struct Parts {
-    pub map: ShardMap,
+    /// Each change of it was judged by `routes`.
+    pub map: Watched<ShardMap>,
+    /// Seeded by what the map said first.
+    pub routes: Routes,
     /// Links are created on shards that are at home here.
     pub region: String,
-    /// The nodes of each shard, in the order of the map.
-    pub shard_nodes: Vec<Nodes>,
+    pub nodes: NodeSource,
     pub keygens: Vec<Transport>,
     pub analytics: Vec<Transport>,
     /// The keys of the shards' signatures.
@@ -140,49 +143,28 @@ pub async fn run(
         .map_err(|error| Error::failed("register metrics", error))?;
     let workers = Workers::start(process.threads)
         .map_err(|error| Error::failed("start the threads that serve", error))?;
-    let routes = Routes::seeded_by(&parts.map);
-    let homes: Vec<bool> = parts
-        .map
-        .shards()
-        .iter()
-        .map(|shard| shard.region == parts.region)
-        .collect();
-    let shards = Shards::start(
-        routes.clone(),
-        parts.shard_nodes,
-        &parts.link_keys,
-        metrics.clone(),
-    );
+    let shards = Shards::new(parts.routes, Arc::clone(&parts.link_keys), metrics.clone());
     let l1 = Arc::new(L1::new(parts.l1_bytes, parts.rules.protection.clone()));
-    let freshness: Arc<[Freshness]> = (0..shards.peers().len())
-        .map(|index| Freshness::of(ShardIndex(index as u16)))
-        .collect();
     // Until the last request is answered, also while the process drains.
     let serving = CancellationToken::new();
     let _ended_with_this = serving.clone().drop_guard();
-    for (peer, freshness) in shards.peers().iter().zip(freshness.iter()) {
-        tokio::spawn(watch::follow(
-            Arc::clone(peer),
-            routes.clone(),
-            freshness.clone(),
-            Arc::clone(&l1),
-            metrics.clone(),
-            serving.clone(),
-        ));
-    }
+    let mut follower = map::Follower::new(
+        shards.clone(),
+        parts.region,
+        parts.nodes,
+        Arc::clone(&l1),
+        metrics.clone(),
+        serving.clone(),
+    );
+    follower.apply(&parts.map.get()).await;
+    tokio::spawn(follower.follow(parts.map));
     let visits = Visits::start(shards.clone(), metrics.clone(), serving.clone());
     tokio::spawn(protection::follow(
         parts.rules.protection.clone(),
         Arc::clone(&l1),
         serving.clone(),
     ));
-    let keys = Keys::start(
-        parts.keygens,
-        routes,
-        homes.clone(),
-        metrics.clone(),
-        serving,
-    );
+    let keys = Keys::start(parts.keygens, shards.clone(), metrics.clone(), serving);
     let limits = Limits::new(&parts.limits, metrics.clone());
     #[cfg(feature = "cluster")]
     let limits = match &parts.shared_cache {
@@ -204,15 +186,12 @@ pub async fn run(
     let fetcher = Fetcher::new(fetch::Parts {
         l1: Arc::clone(&l1),
         shards: shards.clone(),
-        freshness: Arc::clone(&freshness),
-        homes,
         shared,
         flights: Flights::new(metrics.joined()),
     });
     let lookup = Lookup {
         l1,
         shards: shards.clone(),
-        freshness: Arc::clone(&freshness),
         metrics: metrics.clone(),
         fetcher,
     };
@@ -231,7 +210,6 @@ pub async fn run(
         l1: Arc::clone(&redirects.lookup.l1),
         l1_max_bytes: parts.l1_bytes,
         shards,
-        freshness,
         lanes: lanes.clone(),
     };
     readings.take_from(sources, &process.registry);

@@ -44,7 +44,6 @@ pub(crate) struct Whole {
 pub struct Lookup {
     pub(crate) l1: Arc<L1>,
     pub(crate) shards: Shards,
-    pub(crate) freshness: Arc<[Freshness]>,
     pub(crate) metrics: Metrics,
     pub(crate) fetcher: Fetcher,
 }
@@ -140,8 +139,7 @@ impl Lookup {
     }
 
     fn freshness(&self, slug: SlugRef<'_>) -> &Freshness {
-        let (shard, _) = self.shards.routes().owner(slug.prefix());
-        &self.freshness[shard.get()]
+        self.shards.freshness(slug.prefix())
     }
 
     /// To be taken before a write, for what [`Lookup::learn`] is then told.

@@ -103,6 +103,7 @@ pub struct Metrics {
     stream_live: IntGaugeVec,
     streams_lost: IntCounterVec,
     ownership: IntGaugeVec,
+    shard_map: IntGaugeVec,
     joined: IntCounter,
     visits: IntCounterVec,
     visits_joined: IntCounter,
@@ -223,6 +224,11 @@ impl Metrics {
                 "waypost_shard_streams_lost_total",
                 "Change streams that ended after they were heard",
                 &[SHARD],
+            )?,
+            shard_map: registry.gauges(
+                "waypost_shard_map_info",
+                "1 for the shard map that is followed",
+                &[Label::such("fingerprint", "one value at a time, the same at gateways that follow the same map")],
             )?,
             ownership: registry.gauges(
                 "waypost_ownership_info",
@@ -445,12 +451,27 @@ impl Metrics {
         self.stream_live.with_label_values(&[shard.as_str()]).set(1);
     }
 
-    pub(crate) fn stream_ended(&self, shard: &ShardId, was_live: bool) {
+    /// Not heard now; its losses are shown from here on, so that the first is seen as one.
+    pub(crate) fn stream_is_dead(&self, shard: &ShardId) {
         self.stream_live.with_label_values(&[shard.as_str()]).set(0);
-        let lost = self.streams_lost.with_label_values(&[shard.as_str()]);
-        if was_live {
-            lost.inc();
-        }
+        self.streams_lost.with_label_values(&[shard.as_str()]);
+    }
+
+    pub(crate) fn stream_lost(&self, shard: &ShardId) {
+        self.streams_lost.with_label_values(&[shard.as_str()]).inc();
+    }
+
+    /// The shard has left the map, or the process ends.
+    pub(crate) fn forget_stream(&self, shard: &ShardId) {
+        // That there is none is as good.
+        let _ = self.stream_live.remove_label_values(&[shard.as_str()]);
+        let _ = self.streams_lost.remove_label_values(&[shard.as_str()]);
+    }
+
+    /// The map that is followed.
+    pub(crate) fn shard_map(&self, fingerprint: &str) {
+        self.shard_map.reset();
+        self.shard_map.with_label_values(&[fingerprint]).set(1);
     }
 
     /// Counts those who wait for another's lookup.

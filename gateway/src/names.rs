@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tonic::transport::Endpoint;
 
-use crate::cluster::Caller;
+use crate::cluster::{Caller, MAP_OPTION};
 use crate::shards::{Node, Nodes};
 
 /// Between two looks: a node that was added is asked within this and what the name
@@ -23,31 +24,35 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Addresses of one name. A shard with so many nodes has another problem.
 const MAX_ADDRESSES: usize = 64;
 
-/// A name as the map has it, `host:port`, and how its addresses are connected to.
-pub(crate) type Name = (String, Endpoint);
-
-/// The nodes of one shard: those that are `fixed`, and those behind the names, for as
-/// long as the process runs.
-pub(crate) async fn follow(fixed: Vec<Arc<Node>>, names: Vec<Name>, caller: Caller) -> Nodes {
+/// The nodes of one shard: those that are listed by their address, and those behind the
+/// names that are listed, until the list ends.
+pub(crate) async fn follow(mut listed: watch::Receiver<Vec<String>>, caller: Caller) -> Nodes {
     let nodes = Nodes::default();
-    nodes.set(fixed.clone());
-    if names.is_empty() {
-        return nodes;
-    }
     let mut behind = Behind {
-        known: names.iter().map(|_| BTreeMap::new()).collect(),
-        names,
+        entries: BTreeMap::new(),
         caller,
     };
+    behind.list(&listed.borrow_and_update());
     behind.look().await;
-    nodes.set(behind.with(&fixed));
+    nodes.set(behind.nodes());
     let followed = nodes.clone();
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            if behind.look().await {
-                let now = behind.with(&fixed);
-                tracing::info!(count = now.len(), names = ?behind, "nodes of a shard changed");
+            let is_listed_anew = tokio::select! {
+                changed = listed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    behind.list(&listed.borrow_and_update());
+                    // At once: a name may take a while.
+                    followed.set(behind.nodes());
+                    true
+                }
+                () = tokio::time::sleep(LOOK_EVERY), if behind.has_names() => false,
+            };
+            if behind.look().await || is_listed_anew {
+                let now = behind.nodes();
+                tracing::info!(count = now.len(), listed = ?behind, "nodes of a shard changed");
                 followed.set(now);
             }
         }
@@ -56,18 +61,68 @@ pub(crate) async fn follow(fixed: Vec<Arc<Node>>, names: Vec<Name>, caller: Call
 }
 
 struct Behind {
-    names: Vec<Name>,
-    /// Of each name.
-    known: Vec<BTreeMap<SocketAddr, Arc<Node>>>,
+    /// By what the map calls them, `host:port`.
+    entries: BTreeMap<String, Entry>,
     caller: Caller,
 }
 
+struct Entry {
+    /// `None`: it is an address, which stands for itself.
+    name: Option<Endpoint>,
+    known: BTreeMap<SocketAddr, Arc<Node>>,
+}
+
 impl Behind {
+    /// From now on these. What is listed as before keeps its connections.
+    fn list(&mut self, listed: &[String]) {
+        self.entries.retain(|name, entry| {
+            let stays = listed.contains(name);
+            if !stays {
+                entry.known.values().for_each(|node| node.dismiss());
+            }
+            stays
+        });
+        for name in listed {
+            if self.entries.contains_key(name) {
+                continue;
+            }
+            let Ok(endpoint) = self.caller.endpoint(MAP_OPTION, name) else {
+                // A map with such a name was refused when it was read.
+                continue;
+            };
+            let entry = match name.parse() {
+                Ok(address) => Entry {
+                    known: [(address, Node::new(self.caller.to(&endpoint)))].into(),
+                    name: None,
+                },
+                Err(_) => Entry {
+                    known: BTreeMap::new(),
+                    name: Some(endpoint),
+                },
+            };
+            self.entries.insert(name.clone(), entry);
+        }
+    }
+
+    fn has_names(&self) -> bool {
+        self.entries.values().any(|entry| entry.name.is_some())
+    }
+
     /// Looks all names up; answers whether that changed anything. Without an answer
     /// what was known stays: nodes do not go away because a name server does.
     async fn look(&mut self) -> bool {
         let mut is_changed = false;
-        for ((name, endpoint), known) in self.names.iter().zip(&mut self.known) {
+        for (
+            name,
+            Entry {
+                name: endpoint,
+                known,
+            },
+        ) in &mut self.entries
+        {
+            let Some(endpoint) = endpoint else {
+                continue;
+            };
             let found = match tokio::time::timeout(LOOK, tokio::net::lookup_host(name)).await {
                 Ok(Ok(found)) => of_one_family(found),
                 Ok(Err(error)) => {
@@ -92,17 +147,17 @@ impl Behind {
         is_changed
     }
 
-    fn with(&self, fixed: &[Arc<Node>]) -> Vec<Arc<Node>> {
-        let behind = self.known.iter().flat_map(BTreeMap::values);
-        fixed.iter().chain(behind).cloned().collect()
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        let entries = self.entries.values();
+        entries
+            .flat_map(|entry| entry.known.values().cloned())
+            .collect()
     }
 }
 
 impl std::fmt::Debug for Behind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.names.iter().map(|(name, _)| name))
-            .finish()
+        f.debug_list().entries(self.entries.keys()).finish()
     }
 }
 
@@ -136,42 +191,74 @@ mod tests {
         assert_eq!(of_one_family([six, six].into_iter()), [six]);
     }
 
-    fn behind(name: &str) -> Behind {
-        let endpoint = Endpoint::from_shared(format!("http://{name}")).unwrap();
-        Behind {
-            names: vec![(name.to_owned(), endpoint)],
-            known: vec![BTreeMap::new()],
+    fn behind(listed: &[&str]) -> Behind {
+        let mut behind = Behind {
+            entries: BTreeMap::new(),
             caller: Caller::plain(ServiceToken::parse("0123456789abcdef").unwrap()),
-        }
+        };
+        let listed: Vec<String> = listed.iter().map(|&name| name.to_owned()).collect();
+        behind.list(&listed);
+        behind
+    }
+
+    fn known<'a>(behind: &'a mut Behind, name: &str) -> &'a mut BTreeMap<SocketAddr, Arc<Node>> {
+        &mut behind.entries.get_mut(name).unwrap().known
     }
 
     #[tokio::test]
     async fn what_is_behind_a_name_is_kept_while_it_stays_there() {
-        let mut localhost = behind("localhost:1");
+        let mut localhost = behind(&["localhost:1"]);
         assert!(localhost.look().await);
-        let before = localhost.with(&[]);
+        let before = localhost.nodes();
         assert_eq!(before.len(), 1);
         assert!(!localhost.look().await, "nothing has changed");
-        assert!(Arc::ptr_eq(&before[0], &localhost.with(&[])[0]));
+        assert!(Arc::ptr_eq(&before[0], &localhost.nodes()[0]));
         // One that the name no longer stands for.
         let gone = "192.0.2.1:1".parse().unwrap();
-        let other = Arc::clone(&before[0]);
-        localhost.known[0].insert(gone, other);
+        known(&mut localhost, "localhost:1").insert(gone, Arc::clone(&before[0]));
         assert!(localhost.look().await);
-        assert_eq!(localhost.with(&[]).len(), 1);
+        assert_eq!(localhost.nodes().len(), 1);
+        assert!(!before[0].is_dismissed());
     }
 
     #[tokio::test]
     async fn nodes_stay_while_their_name_cannot_be_looked_up() {
-        let mut nameless = behind("no-such-name.invalid:1");
-        let localhost = {
-            let mut localhost = behind("localhost:1");
-            localhost.look().await;
-            localhost.with(&[]).remove(0)
-        };
+        let mut nameless = behind(&["no-such-name.invalid:1"]);
+        let mut localhost = behind(&["localhost:1"]);
+        localhost.look().await;
         let address = "192.0.2.1:1".parse().unwrap();
-        nameless.known[0].insert(address, localhost);
+        known(&mut nameless, "no-such-name.invalid:1").insert(address, localhost.nodes().remove(0));
         assert!(!nameless.look().await);
-        assert_eq!(nameless.with(&[]).len(), 1);
+        assert_eq!(nameless.nodes().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_changed_list_keeps_the_nodes_that_stay_and_dismisses_those_that_go() {
+        let list =
+            |names: &[&str]| -> Vec<String> { names.iter().map(|&name| name.to_owned()).collect() };
+        let (set, listed) = watch::channel(list(&["127.0.0.1:1", "127.0.0.1:2", "localhost:3"]));
+        let caller = behind(&[]).caller;
+        let nodes = follow(listed, caller).await;
+        let before = nodes.now();
+        assert_eq!(before.len(), 3);
+        set.send_replace(list(&["127.0.0.1:2", "127.0.0.1:4"]));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while nodes.now().len() != 2 {
+            assert!(tokio::time::Instant::now() < deadline, "{nodes:?}");
+            tokio::task::yield_now().await;
+        }
+        let after = nodes.now();
+        let stayed = |node: &Arc<Node>| after.iter().any(|other| Arc::ptr_eq(node, other));
+        for node in before.iter() {
+            assert_eq!(node.is_dismissed(), !stayed(node));
+        }
+        assert_eq!(before.iter().filter(|node| stayed(node)).count(), 1);
+        // The shard is gone.
+        set.send_replace(Vec::new());
+        drop(set);
+        while !nodes.now().is_empty() {
+            assert!(tokio::time::Instant::now() < deadline, "{nodes:?}");
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use prometheus::{GaugeVec, IntGauge, IntGaugeVec};
 use waypost_runtime::metrics::{self, Label, Registry};
 
-use crate::freshness::Freshness;
 use crate::l1::L1;
 use crate::lanes::Lanes;
 use crate::shards::Shards;
@@ -32,7 +31,6 @@ pub(crate) struct Sources {
     pub(crate) l1: Arc<L1>,
     pub(crate) l1_max_bytes: u64,
     pub(crate) shards: Shards,
-    pub(crate) freshness: Arc<[Freshness]>,
     pub(crate) lanes: Lanes,
 }
 
@@ -87,21 +85,26 @@ impl Readings {
         for (lane, count) in sources.lanes.in_use() {
             self.lanes.with_label_values(&[lane]).set(count as i64);
         }
-        let routes = sources.shards.routes();
-        let owned = routes.holdings();
-        let waiting = sources.shards.waiting();
-        let peers = sources.shards.peers().iter().zip(sources.freshness.iter());
-        for (index, (peer, freshness)) in peers.enumerate() {
-            let shard = peer.id().as_str();
+        // Of shards that have left the map nothing is to be seen.
+        for gauges in [&self.waiting, &self.prefixes, &self.epoch] {
+            gauges.reset();
+        }
+        self.heartbeat_age.reset();
+        self.unapplied.reset();
+        let owned = sources.shards.routes().holdings();
+        for index in sources.shards.routes().shards() {
+            let shard = sources.shards.at(index);
+            let (freshness, waiting) = (&shard.freshness, shard.waiting());
+            let shard = shard.peer.id().as_str();
             let age = freshness.silence().as_secs_f64();
             self.heartbeat_age.with_label_values(&[shard]).set(age);
             let unapplied = freshness.unapplied().as_secs_f64();
             self.unapplied.with_label_values(&[shard]).set(unapplied);
-            let (prefixes, epoch) = owned[index];
+            let (prefixes, epoch) = owned.get(index.get()).copied().unwrap_or_default();
             let prefixes = i64::from(prefixes);
             self.prefixes.with_label_values(&[shard]).set(prefixes);
             self.epoch.with_label_values(&[shard]).set(epoch.into());
-            let (reads, creates) = waiting[index];
+            let (reads, creates) = waiting;
             for (rpc, count) in [("resolve", reads), ("create", creates)] {
                 let gauge = self.waiting.with_label_values(&[shard, rpc]);
                 gauge.set(count as i64);

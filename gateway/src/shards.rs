@@ -4,9 +4,9 @@
 mod list;
 mod nodes;
 mod peer;
+mod shard;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::try_join_all;
 use uuid::Uuid;
@@ -16,37 +16,18 @@ use waypost_domain::{
 };
 use waypost_proto::link::{ClaimRequest, DeleteRequest, LeaseVisitsRequest, UpdateRequest};
 
-use crate::batch::{self, Batcher};
+use crate::batch;
+use crate::freshness::Freshness;
 use crate::metrics::Metrics;
-use crate::routing::{Routes, ShardIndex};
+use crate::routing::{MAX_SHARDS, Routes, ShardIndex};
 
 pub use list::{Listing, Page, Place};
+pub use nodes::NodeSource;
+pub(crate) use nodes::Nodes;
 #[cfg(feature = "cluster")]
-pub(crate) use nodes::Node;
-pub use nodes::Nodes;
+pub(crate) use nodes::{Node, Reach};
 pub(crate) use peer::Peer;
-
-/// Reads of one shard. What a read costs is mostly its share of a call and of a
-/// statement, so that few calls with many slugs are cheap, and more calls would only be
-/// smaller ones. Two are enough to keep a shard at work while an answer is on its way:
-/// 2 x 256 slugs in a round trip of 2 ms are 256,000 reads a second of each gateway.
-const READS: batch::Limits = batch::Limits {
-    items: 256,
-    calls: 2,
-    queue: 8_192,
-    // Two tries: who waits longer is answered by what L1 has, or with 503.
-    patience: Duration::from_millis(1_500),
-};
-
-/// Creates of one shard. Two calls at once keep the shard busy: one is prepared while
-/// the other is committed. With more, each carries less, and every one of them costs a
-/// commit.
-const CREATES: batch::Limits = batch::Limits {
-    items: 512,
-    calls: 2,
-    queue: 4_096,
-    patience: Duration::from_millis(4_500),
-};
+pub(crate) use shard::Shard;
 
 /// Why a shard gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -147,35 +128,21 @@ pub struct Shards(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     routes: Routes,
-    lines: Vec<Line>,
-    peers: Vec<Arc<Peer>>,
+    /// By index. Each is set before a prefix can be given to it, and then stays: so a
+    /// redirect comes to its shard without a lock and without counting who looks.
+    known: Box<[OnceLock<Shard>]>,
+    keys: Arc<KeyRing>,
     metrics: Metrics,
 }
 
-/// The batchers of one shard.
-#[derive(Debug)]
-struct Line {
-    reads: Batcher<Arc<LinkKey>, Item<Resolved>, Error>,
-    creates: Batcher<Arc<NewLink>, Item<Created>, Error>,
-}
-
 impl Shards {
-    /// `nodes` holds those of each shard, in the order of the map.
+    /// Without any, until they are added.
     #[must_use]
-    pub fn start(routes: Routes, nodes: Vec<Nodes>, keys: &Arc<KeyRing>, metrics: Metrics) -> Self {
-        let peers: Vec<Arc<Peer>> = nodes
-            .into_iter()
-            .enumerate()
-            .map(|(index, nodes)| {
-                let id = routes.shard_id(ShardIndex(index as u16)).clone();
-                Arc::new(Peer::new(id, nodes, Arc::clone(keys), metrics.clone()))
-            })
-            .collect();
-        let lines = peers.iter().map(Line::start).collect();
+    pub(crate) fn new(routes: Routes, keys: Arc<KeyRing>, metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
             routes,
-            lines,
-            peers,
+            known: (0..MAX_SHARDS).map(|_| OnceLock::new()).collect(),
+            keys,
             metrics,
         }))
     }
@@ -185,16 +152,50 @@ impl Shards {
         &self.0.routes
     }
 
-    pub(crate) fn peers(&self) -> &[Arc<Peer>] {
-        &self.0.peers
+    /// Makes a shard one that can own prefixes. To be called by one task alone. `None`:
+    /// there is no room.
+    pub(crate) fn add(&self, id: &ShardId, nodes: Nodes) -> Option<ShardIndex> {
+        let index = self.0.routes.place_for(id);
+        let (keys, metrics) = (Arc::clone(&self.0.keys), self.0.metrics.clone());
+        let start = || Shard::start(index, Peer::new(id.clone(), nodes, keys, metrics));
+        self.0.known.get(index.get())?.get_or_init(start);
+        self.0.routes.add(id);
+        Some(index)
     }
 
-    /// By shard: slugs and links that wait for a call.
-    pub(crate) fn waiting(&self) -> Vec<(usize, usize)> {
-        let lines = self.0.lines.iter();
-        lines
-            .map(|line| (line.reads.waiting(), line.creates.waiting()))
-            .collect()
+    /// One that was added.
+    pub(crate) fn at(&self, index: ShardIndex) -> &Shard {
+        let shard = self.0.known[index.get()].get();
+        shard.expect("an index is that of a shard that was added")
+    }
+
+    fn owner(&self, prefix: Prefix) -> &Shard {
+        self.at(self.0.routes.owner(prefix).0)
+    }
+
+    /// What is known of the change stream of a prefix's shard.
+    #[must_use]
+    pub fn freshness(&self, prefix: Prefix) -> &Freshness {
+        &self.owner(prefix).freshness
+    }
+
+    /// Whether the shard of a prefix is at home in this region.
+    #[must_use]
+    pub fn is_home(&self, prefix: Prefix) -> bool {
+        self.owner(prefix).is_home()
+    }
+
+    /// Those of the map that somebody would miss: one that was added and has not been
+    /// heard yet owns nothing, and may still be being built.
+    pub(crate) fn missed(&self) -> impl Iterator<Item = (ShardIndex, &Shard)> {
+        let holdings = self.0.routes.holdings();
+        let shards = self.0.routes.shards().into_iter();
+        shards
+            .map(|index| (index, self.at(index)))
+            .filter(move |(index, shard)| {
+                let (prefixes, _) = holdings.get(index.get()).copied().unwrap_or_default();
+                prefixes > 0 || shard.freshness.was_heard()
+            })
     }
 
     /// Asks the owner about a slug.
@@ -203,7 +204,7 @@ impl Shards {
     /// If the owner cannot be asked.
     pub async fn resolve(&self, key: &Arc<LinkKey>) -> Result<Resolved, Error> {
         self.at_owner(key.slug.prefix(), |shard| {
-            let ask = self.0.lines[shard.get()].reads.ask(Arc::clone(key));
+            let ask = shard.reads.ask(Arc::clone(key));
             async move { Ok(ask.await?) }
         })
         .await
@@ -216,7 +217,7 @@ impl Shards {
     /// If the owner cannot be asked, or refuses; see [`Error::Unavailable`].
     pub async fn create(&self, link: &Arc<NewLink>) -> Result<Created, Error> {
         self.at_owner(link.key.slug.prefix(), |shard| {
-            let ask = self.0.lines[shard.get()].creates.ask(Arc::clone(link));
+            let ask = shard.creates.ask(Arc::clone(link));
             async move { Ok(ask.await?) }
         })
         .await
@@ -246,9 +247,7 @@ impl Shards {
             by_operator,
         };
         self.at_owner(key.slug.prefix(), |shard| {
-            let peer = Arc::clone(&self.0.peers[shard.get()]);
-            let request = request.clone();
-            async move { peer.update(request).await }
+            shard.peer.update(request.clone())
         })
         .await
     }
@@ -270,9 +269,7 @@ impl Shards {
             change_id: Uuid::new_v4().as_bytes().to_vec(),
         };
         self.at_owner(key.slug.prefix(), |shard| {
-            let peer = Arc::clone(&self.0.peers[shard.get()]);
-            let request = request.clone();
-            async move { peer.delete(request).await }
+            shard.peer.delete(request.clone())
         })
         .await
     }
@@ -287,12 +284,8 @@ impl Shards {
             key: Some(key.into()),
             source: source.to_bytes(),
         };
-        self.at_owner(key.slug.prefix(), |shard| {
-            let peer = Arc::clone(&self.0.peers[shard.get()]);
-            let request = request.clone();
-            async move { peer.claim(request).await }
-        })
-        .await
+        self.at_owner(key.slug.prefix(), |shard| shard.peer.claim(request.clone()))
+            .await
     }
 
     /// Asks for visits of a link. May be repeated with the same `lease_id` and the same
@@ -315,9 +308,7 @@ impl Shards {
             returned: 0,
         };
         self.at_owner(key.slug.prefix(), |shard| {
-            let peer = Arc::clone(&self.0.peers[shard.get()]);
-            let request = request.clone();
-            async move { peer.lease_visits(request).await }
+            shard.peer.lease_visits(request.clone())
         })
         .await
     }
@@ -341,30 +332,31 @@ impl Shards {
             returned: count,
         };
         self.at_owner(key.slug.prefix(), |shard| {
-            let peer = Arc::clone(&self.0.peers[shard.get()]);
-            let request = request.clone();
-            async move { peer.return_visits(request).await }
+            shard.peer.return_visits(request.clone())
         })
         .await
     }
 
-    /// A page of a tenant's links. All shards are asked at once, and each of them has
-    /// to answer: a list without some links would look like one of all.
+    /// A page of a tenant's links. All shards that may have some are asked at once, and
+    /// each of them has to answer: a list without some links would look like one of all.
     ///
     /// # Errors
     /// If a shard cannot be asked, or refuses.
     pub async fn list(&self, wanted: &Listing) -> Result<Page, Error> {
-        let asked = self.0.peers.iter().map(|peer| peer.list(wanted.request()));
+        let asked: Vec<_> = self
+            .missed()
+            .map(|(_, shard)| shard.peer.list(wanted.request()))
+            .collect();
         let answers = try_join_all(asked).await?;
         Ok(wanted.page(answers))
     }
 
     /// Asks the shard that is known as the owner, and once more the one that it
     /// names instead.
-    async fn at_owner<T, F>(
-        &self,
+    async fn at_owner<'a, T, F>(
+        &'a self,
         prefix: Prefix,
-        ask: impl Fn(ShardIndex) -> F,
+        ask: impl Fn(&'a Shard) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<Item<T>, Error>>,
@@ -372,7 +364,7 @@ impl Shards {
         let routes = &self.0.routes;
         for _ in 0..2 {
             let (shard, _) = routes.owner(prefix);
-            match ask(shard).await? {
+            match ask(self.at(shard)).await? {
                 Item::Done(answer) => return Ok(answer),
                 Item::Failed(error) => return Err(error),
                 Item::Moved(to, epoch) => {
@@ -388,22 +380,6 @@ impl Shards {
             }
         }
         Err(Error::Unavailable)
-    }
-}
-
-impl Line {
-    fn start(peer: &Arc<Peer>) -> Self {
-        let (reader, creator) = (Arc::clone(peer), Arc::clone(peer));
-        Self {
-            reads: Batcher::start("read together", READS, move |keys| {
-                let peer = Arc::clone(&reader);
-                async move { peer.resolve(keys).await }
-            }),
-            creates: Batcher::start("create together", CREATES, move |links| {
-                let peer = Arc::clone(&creator);
-                async move { peer.create(links).await }
-            }),
-        }
     }
 }
 

@@ -9,42 +9,47 @@ use waypost_domain::{Epoch, Prefix, ShardId};
 use waypost_proto::link::link_service_client::LinkServiceClient;
 use waypost_proto::link::{Ownership, WatchRequest, watch_event::Event};
 
-use crate::freshness::{Freshness, SILENCE};
+use crate::freshness::SILENCE;
 use crate::l1::L1;
 use crate::metrics::Metrics;
-use crate::routing::Routes;
-use crate::shards::Peer;
+use crate::routing::{Routes, ShardIndex};
+use crate::shards::{Shard, Shards};
 use crate::target::Target;
 
 /// Between two tries to find the node that streams.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Follows one shard until the process ends.
+/// Follows one shard until the end, that of the process or of the shard.
 pub(crate) async fn follow(
-    peer: Arc<Peer>,
-    routes: Routes,
-    freshness: Freshness,
+    shards: Shards,
+    shard: ShardIndex,
     l1: Arc<L1>,
     metrics: Metrics,
     end: CancellationToken,
 ) {
-    // So that there are numbers of a shard that is never heard, or never lost.
-    metrics.stream_ended(peer.id(), false);
+    let follower = Follower {
+        shard: shards.at(shard),
+        routes: shards.routes(),
+        l1: &l1,
+        metrics: &metrics,
+    };
+    let Shard {
+        peer, freshness, ..
+    } = follower.shard;
     for turn in 0.. {
-        let follower = Follower {
-            peer: &peer,
-            routes: &routes,
-            freshness: &freshness,
-            l1: &l1,
-            metrics: &metrics,
-        };
+        // So that there are numbers of a shard that is never heard, or never lost.
+        if shards.missed().any(|(index, _)| index == shard) {
+            metrics.stream_is_dead(peer.id());
+        }
         let result = tokio::select! {
-            () = end.cancelled() => return,
+            () = end.cancelled() => break,
             result = follower.stream(turn) => result,
         };
         let was_live = freshness.is_live();
         freshness.end();
-        metrics.stream_ended(peer.id(), was_live);
+        if was_live {
+            metrics.stream_lost(peer.id());
+        }
         match result {
             // Most nodes do not stream, which says nothing.
             Err(status) if status.code() == Code::FailedPrecondition => {}
@@ -56,16 +61,17 @@ pub(crate) async fn follow(
             _ => {}
         }
         tokio::select! {
-            () = end.cancelled() => return,
+            () = end.cancelled() => break,
             () = tokio::time::sleep(RETRY) => {}
         }
     }
+    freshness.end();
+    metrics.forget_stream(peer.id());
 }
 
 struct Follower<'a> {
-    peer: &'a Peer,
+    shard: &'a Shard,
     routes: &'a Routes,
-    freshness: &'a Freshness,
     l1: &'a L1,
     metrics: &'a Metrics,
 }
@@ -73,7 +79,10 @@ struct Follower<'a> {
 impl Follower<'_> {
     /// Reads the stream of one node until it ends.
     async fn stream(&self, turn: usize) -> Result<(), Status> {
-        let nodes = self.peer.nodes();
+        let Shard {
+            peer, freshness, ..
+        } = self.shard;
+        let nodes = peer.nodes();
         let node = nodes
             .get(turn % nodes.len().max(1))
             .ok_or_else(|| Status::unavailable("the shard has no nodes"))?;
@@ -84,7 +93,7 @@ impl Follower<'_> {
             .map_err(silent)??
             .into_inner();
         // The shard has subscribed us before it answered.
-        self.freshness.begin();
+        freshness.begin();
         loop {
             let message = tokio::time::timeout(SILENCE, stream.message())
                 .await
@@ -92,20 +101,23 @@ impl Follower<'_> {
             let Some(message) = message else {
                 return Ok(());
             };
+            if node.is_dismissed() {
+                return Err(Status::aborted("the map no longer names the node"));
+            }
             match message.event {
                 Some(Event::Ownership(ownership)) => self.learn(&ownership),
                 Some(Event::Changed(link)) => {
                     // A change that cannot be read leaves the old entry: the
                     // stretch must end, so that nothing of it is believed.
-                    let link = self.peer.trusted(link);
+                    let link = peer.trusted(link);
                     let link = link.map_err(|error| Status::data_loss(error.to_string()))?;
                     let target = Arc::new(Target::from(&*link));
-                    self.l1.change(target, self.freshness.stamp());
+                    self.l1.change(target, freshness.stamp());
                 }
                 Some(Event::Heartbeat(heartbeat)) => {
                     let unapplied = Duration::from_millis(heartbeat.oldest_unapplied_ms);
-                    self.freshness.heard(heartbeat.clock_ms, unapplied);
-                    self.metrics.stream_is_live(self.peer.id());
+                    freshness.heard(heartbeat.clock_ms, unapplied);
+                    self.metrics.stream_is_live(peer.id());
                 }
                 None => {}
             }
@@ -127,7 +139,7 @@ impl Follower<'_> {
         let changed = self.routes.learn(&told);
         self.metrics.ownership(&self.routes.fingerprint());
         if changed > 0 {
-            tracing::debug!(shard = %self.peer.id(), changed, "learnt owners of prefixes");
+            tracing::debug!(shard = %self.shard.peer.id(), changed, "learnt owners of prefixes");
         }
     }
 }

@@ -16,13 +16,15 @@ use waypost_domain::source::SourceKey;
 use waypost_gateway::api::{Auth, Rules, auth};
 use waypost_gateway::clicks::{self, ClickLog, Clicks, Payload, PublishError};
 use waypost_gateway::protection::Protection;
+use waypost_gateway::routing::Routes;
 use waypost_gateway::server::{self, Drain};
-use waypost_gateway::{Parts, SharedCache};
+use waypost_gateway::{NodeSource, Parts, SharedCache};
 use waypost_proto::analytics::analytics_service_server::AnalyticsServiceServer;
 use waypost_proto::keygen::keygen_service_server::KeygenServiceServer;
 use waypost_proto::link::link_service_server::LinkServiceServer;
 use waypost_proto::transport::in_process;
 use waypost_runtime::config::Invalid;
+use waypost_runtime::watched::Watched;
 use waypost_runtime::{Error, Process, secrets};
 
 use crate::backup;
@@ -138,9 +140,10 @@ async fn parts(
         .map_err(|error| Error::failed("open the spool of clicks", error))?;
     let base_url = config.public.base_url(config.listen)?;
     Ok(Parts {
-        map,
+        routes: Routes::seeded_by(&map),
+        map: Watched::fixed(map),
         region: REGION.to_owned(),
-        shard_nodes: vec![vec![in_process(LinkServiceServer::new(links))].into()],
+        nodes: NodeSource::here(in_process(LinkServiceServer::new(links))),
         keygens: vec![in_process(KeygenServiceServer::new(keygen))],
         analytics: vec![in_process(AnalyticsServiceServer::new(analytics.service()))],
         link_keys: Arc::new(link_keys),

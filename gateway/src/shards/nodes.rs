@@ -1,10 +1,49 @@
 //! Which nodes a shard has: those that the map names, or those that stand behind a name.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use waypost_proto::transport::Transport;
+
+#[cfg(feature = "cluster")]
+use crate::cluster::Caller;
+#[cfg(feature = "cluster")]
+use crate::names;
+
+/// How the nodes of shards are reached.
+#[derive(Debug)]
+pub struct NodeSource(pub(crate) Reach);
+
+#[derive(Debug)]
+pub(crate) enum Reach {
+    /// All shards are the same service in this process.
+    Here(Transport),
+    #[cfg(feature = "cluster")]
+    Network(Caller),
+}
+
+impl NodeSource {
+    /// One service in this process, whatever the map names.
+    #[must_use]
+    pub fn here(transport: Transport) -> Self {
+        Self(Reach::Here(transport))
+    }
+
+    /// The nodes of a shard for which the map lists these, until `listed` ends.
+    pub(crate) async fn follow(&self, listed: watch::Receiver<Vec<String>>) -> Nodes {
+        match &self.0 {
+            Reach::Here(transport) => {
+                // Nothing else will ever be listed.
+                drop(listed);
+                Nodes::from(vec![transport.clone()])
+            }
+            #[cfg(feature = "cluster")]
+            Reach::Network(caller) => names::follow(listed, caller.clone()).await,
+        }
+    }
+}
 
 /// One node, and until when others are rather asked.
 pub(crate) struct Node {
@@ -12,6 +51,7 @@ pub(crate) struct Node {
     /// In milliseconds since the start of the shard's peer.
     pub(super) unreachable: AtomicU64,
     pub(super) without_primary: AtomicU64,
+    is_dismissed: AtomicBool,
 }
 
 impl Node {
@@ -20,7 +60,19 @@ impl Node {
             transport,
             unreachable: AtomicU64::new(0),
             without_primary: AtomicU64::new(0),
+            is_dismissed: AtomicBool::new(false),
         })
+    }
+
+    /// The map no longer names it. Calls that are under way go on; what it streams is not
+    /// believed any more: the shard may be written elsewhere.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn dismiss(&self) {
+        self.is_dismissed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.is_dismissed.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_passed_over(until: &AtomicU64, now_ms: u64) -> bool {
@@ -30,7 +82,7 @@ impl Node {
 
 /// The nodes of one shard, as of now. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Nodes(Arc<ArcSwap<Vec<Arc<Node>>>>);
+pub(crate) struct Nodes(Arc<ArcSwap<Vec<Arc<Node>>>>);
 
 impl Nodes {
     pub(crate) fn now(&self) -> Arc<Vec<Arc<Node>>> {

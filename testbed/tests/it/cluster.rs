@@ -12,6 +12,7 @@ mod limits;
 mod links;
 mod lists;
 mod logs;
+mod map;
 mod moving;
 mod outages;
 mod preparing;

@@ -133,8 +133,9 @@ fn ownership() -> Row {
                 .query("max by (shard) (waypost_shard_prefixes{R})", "{{shard}}"),
             graph("Epochs", Unit::Count, "The highest that gateways know of each shard's prefixes: they rise when prefixes move.")
                 .query("max by (shard) (waypost_ownership_epoch{R})", "{{shard}}"),
-            graph("Opinions", Unit::Count, "How many different views gateways have of who owns what: 1, but while prefixes move.")
+            graph("Opinions", Unit::Count, "How many different views gateways have of who owns what, and how many shard maps they follow: 1 each, but while prefixes move or a map arrives.")
                 .query("count by (region) (count by (region, fingerprint) (waypost_ownership_info{R}))", "{{region}}")
+                .query("count by (region) (count by (region, fingerprint) (waypost_shard_map_info{R}))", "{{region}}, maps")
                 .lines([2.0])
                 .runbook("ownership-disagrees"),
             graph("Moved answers", Unit::PerSecond, "Answers to gateways that another shard owns the prefix.")
