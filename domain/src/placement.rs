@@ -4,6 +4,7 @@
 //! [`crate::shard_map`] and each shard's `prefix_owner`), so that nobody on the
 //! request path recomputes a ring, and no two processes can disagree over one.
 
+use std::cmp::Reverse;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use consistent_hash_ring::{Ring, RingBuilder};
@@ -128,6 +129,67 @@ pub fn plan(members: &[Member], stored: &[ShardId]) -> Vec<usize> {
         .collect()
 }
 
+/// Which prefixes a member should be given to hold its fair share, those first that the
+/// ring gives to it. None comes from a member that has no more than its own share.
+///
+/// `owners` holds the member that has each prefix, by index of the prefix; `None`: one
+/// that is not among them, and whose prefixes are nobody's to share. Who gives it some of
+/// these and asks again is told the rest.
+///
+/// # Panics
+/// If a weight is 0, or `owners` does not hold an entry for each prefix.
+#[must_use]
+pub fn fill(members: &[Member], owners: &[Option<usize>], to: usize) -> Vec<Prefix> {
+    assert!(members.iter().all(|m| m.weight > 0), "a weight is above 0");
+    assert_eq!(owners.len(), Prefix::COUNT, "an entry for each prefix");
+    let shared = owners.iter().flatten().count() as u64;
+    let total: u64 = members.iter().map(|m| u64::from(m.weight)).sum();
+    let mut held = vec![0_usize; members.len()];
+    for owner in owners.iter().flatten() {
+        held[*owner] += 1;
+    }
+    // Rounded down, so that the others can always spare what is missing.
+    let share = |member: usize| (shared * u64::from(members[member].weight) / total) as usize;
+    let mut missing = share(to).saturating_sub(held[to]);
+    let mut spare: Vec<usize> = (0..members.len())
+        .map(|member| held[member].saturating_sub(share(member)))
+        .collect();
+    spare[to] = 0;
+    let ring = ring(members);
+    let is_meant = |prefix: &Prefix| {
+        let name = ring.try_get(Key(prefix.bytes()));
+        name.is_some_and(|name| name.0 == members[to].shard)
+    };
+    let (meant, others): (Vec<Prefix>, Vec<Prefix>) = Prefix::all().partition(is_meant);
+    let mut given = Vec::with_capacity(missing);
+    for prefix in meant {
+        if let Some(from) = owners[prefix.index()]
+            && missing > 0
+            && spare[from] > 0
+        {
+            spare[from] -= 1;
+            missing -= 1;
+            given.push(prefix);
+        }
+    }
+    // The ring is uneven: what it does not give comes from those that can spare most.
+    let mut left: Vec<_> = (0..members.len())
+        .map(|member| {
+            let is_its = move |prefix: &Prefix| owners[prefix.index()] == Some(member);
+            others.iter().copied().filter(is_its)
+        })
+        .collect();
+    for _ in 0..missing {
+        let richest = (0..members.len()).max_by_key(|member| (spare[*member], Reverse(*member)));
+        let Some(from) = richest.filter(|from| spare[*from] > 0) else {
+            break;
+        };
+        spare[from] -= 1;
+        given.extend(left[from].next());
+    }
+    given
+}
+
 /// A plan in the making.
 struct Table {
     owners: Vec<Option<usize>>,
@@ -225,6 +287,48 @@ mod tests {
             let after = &before[1..];
             let planned = table(after, &plan(after, &stored));
             prop_assert!(planned.iter().zip(&stored).all(|(a, b)| a == b || *b == before[0].shard));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn a_shard_is_filled_to_its_share_and_from_none_that_has_no_more_than_that(
+            count in 2_usize..12, interrupted in 0_usize..500, elsewhere in 0_usize..3,
+        ) {
+            let members = members(count);
+            // It has nothing yet, and some prefixes are at home elsewhere.
+            let before = plan(&members[..count - 1], &[]);
+            let is_elsewhere = |index: usize| index % 7 < elsewhere;
+            let mut owners: Vec<Option<usize>> = before.iter().enumerate()
+                .map(|(index, owner)| (!is_elsewhere(index)).then_some(*owner))
+                .collect();
+            let to = count - 1;
+            let planned = fill(&members, &owners, to);
+            let share = owners.iter().flatten().count() / count;
+            prop_assert_eq!(planned.len(), share);
+            // In whatever order: here that of the givers.
+            let mut by_giver = planned.clone();
+            by_giver.sort_by_key(|prefix| owners[prefix.index()]);
+            for prefix in by_giver.iter().take(interrupted) {
+                owners[prefix.index()] = Some(to);
+            }
+            let rest = fill(&members, &owners, to);
+            for prefix in &rest {
+                prop_assert!(owners[prefix.index()].is_some_and(|from| from != to));
+                owners[prefix.index()] = Some(to);
+            }
+            let mut all: Vec<_> = by_giver.into_iter().take(interrupted).chain(rest).collect();
+            all.sort_unstable();
+            let mut expected = planned;
+            expected.sort_unstable();
+            prop_assert_eq!(all, expected);
+            for member in 0..count {
+                let held = owners.iter().filter(|owner| **owner == Some(member)).count();
+                prop_assert!(held >= share, "{held} of {share}");
+            }
+            prop_assert!(fill(&members, &owners, to).is_empty());
         }
     }
 

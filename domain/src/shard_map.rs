@@ -96,6 +96,19 @@ impl ShardMap {
         Ok(Self { shards, owners })
     }
 
+    /// The same map with one more shard, which has no prefixes: what moves some to it are
+    /// the shards.
+    ///
+    /// # Errors
+    /// If there is one of this name.
+    pub fn with_empty(mut self, shard: Shard) -> Result<Self, Error> {
+        self.shards.push(shard);
+        match repeated(&self.shards) {
+            Some(twice) => Err(Error::Twice(twice.to_string())),
+            None => Ok(self),
+        }
+    }
+
     /// Reads and checks the JSON text of a map.
     ///
     /// # Errors
