@@ -2,8 +2,9 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "waypost/link.proto",
+    "waypost/handover.proto",
     "waypost/keygen.proto",
     "waypost/click.proto",
     "waypost/analytics.proto",

@@ -7,6 +7,7 @@ mod peer;
 mod shard;
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use uuid::Uuid;
@@ -28,6 +29,16 @@ pub(crate) use nodes::Nodes;
 pub(crate) use nodes::{Node, Reach};
 pub(crate) use peer::Peer;
 pub(crate) use shard::Shard;
+
+/// How long a request waits for a prefix that is handed over from one shard to another,
+/// and how long between two questions. It mostly takes some 100 ms; who waits for a visit
+/// gives up after 3 s, and one that is told 503 may come again.
+const HANDOVER: Duration = Duration::from_secs(2);
+const HANDOVER_PAUSE: Duration = Duration::from_millis(30);
+
+/// Owners that name another one, in one request. Two that each name the other would send
+/// it back and forth.
+const MAX_MOVES: u32 = 2;
 
 /// Why a shard gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -118,6 +129,8 @@ pub enum Leased {
 enum Item<T> {
     Done(T),
     Moved(ShardId, Epoch),
+    /// The prefix is about to move: nothing was done.
+    Frozen,
     Failed(Error),
 }
 
@@ -352,7 +365,8 @@ impl Shards {
     }
 
     /// Asks the shard that is known as the owner, and once more the one that it
-    /// names instead.
+    /// names instead. While a prefix is handed over, its writes are held, and then for a
+    /// moment nobody owns it: whoever meets that waits for it to be over.
     async fn at_owner<'a, T, F>(
         &'a self,
         prefix: Prefix,
@@ -362,24 +376,31 @@ impl Shards {
         F: Future<Output = Result<Item<T>, Error>>,
     {
         let routes = &self.0.routes;
-        for _ in 0..2 {
+        let deadline = Instant::now() + HANDOVER;
+        let mut moves = 0;
+        loop {
             let (shard, _) = routes.owner(prefix);
             match ask(self.at(shard)).await? {
                 Item::Done(answer) => return Ok(answer),
                 Item::Failed(error) => return Err(error),
+                Item::Frozen => {}
                 Item::Moved(to, epoch) => {
                     self.0.metrics.moved();
                     routes.learn(&[(prefix, to, epoch)]);
                     self.0.metrics.ownership(&routes.fingerprint());
-                    if routes.owner(prefix).0 == shard {
-                        // It names itself, an unknown shard or an older owner: the
-                        // prefix is between owners.
-                        return Err(Error::Unavailable);
+                    // Else it names an unknown shard or an older owner: the prefix is
+                    // between owners.
+                    if routes.owner(prefix).0 != shard && moves < MAX_MOVES {
+                        moves += 1;
+                        continue;
                     }
                 }
             }
+            if Instant::now() + HANDOVER_PAUSE >= deadline {
+                return Err(Error::Unavailable);
+            }
+            tokio::time::sleep(HANDOVER_PAUSE).await;
         }
-        Err(Error::Unavailable)
     }
 }
 

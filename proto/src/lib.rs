@@ -9,6 +9,7 @@ pub mod transport;
 
 pub use generated::analytics::v1 as analytics;
 pub use generated::click::v1 as click;
+pub use generated::handover::v1 as handover;
 pub use generated::keygen::v1 as keygen;
 pub use generated::link::v1 as link;
 
@@ -23,6 +24,11 @@ mod generated {
     pub mod link {
         pub mod v1 {
             tonic::include_proto!("waypost.link.v1");
+        }
+    }
+    pub mod handover {
+        pub mod v1 {
+            tonic::include_proto!("waypost.handover.v1");
         }
     }
     pub mod keygen {

@@ -154,16 +154,34 @@ pub fn parse<C: Options>(flags: impl IntoIterator<Item = OsString>) -> Result<C,
         })?;
         command = with_defaults(command, &file, &text)?;
     }
-    let options = without_empty_environment(command)
-        // "-1" is a bad value of an option that is named, not an unknown flag.
-        .mut_args(|argument| argument.allow_negative_numbers(true))
-        .try_get_matches_from(arguments)
-        .and_then(|matches| C::from_arg_matches(&matches))
-        .map_err(|error| stop(&error))?;
+    let options: C = read(command, arguments)?;
     options
         .check()
         .map_err(|invalid| Stop::Bad(invalid.to_string()))?;
     Ok(options)
+}
+
+/// Reads flags, the program's name before them, and the environment, for a command that is
+/// no service.
+///
+/// # Errors
+/// Says in one line what is wrong, or gives the text that was asked for.
+pub fn parse_command<C: clap::Parser>(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<C, Stop> {
+    read(C::command(), arguments.into_iter().collect())
+}
+
+fn read<C: clap::Parser>(command: clap::Command, arguments: Vec<OsString>) -> Result<C, Stop> {
+    without_empty_environment(command)
+        // "-1" is a bad value of an option that is named, not an unknown flag.
+        .mut_args(|argument| {
+            let takes_value = argument.get_action().takes_values();
+            argument.allow_negative_numbers(takes_value)
+        })
+        .try_get_matches_from(arguments)
+        .and_then(|matches| C::from_arg_matches(&matches))
+        .map_err(|error| stop(&error))
 }
 
 fn rows_of_metrics<C: Options>() -> String {

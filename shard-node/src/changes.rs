@@ -14,6 +14,8 @@ const BUFFER: usize = 4_096;
 pub enum Event {
     Changed(Arc<message::Link>),
     Heartbeat(message::Heartbeat),
+    /// Of the prefixes whose owner or epoch has changed.
+    Ownership(Arc<message::Ownership>),
 }
 
 impl From<Event> for message::WatchEvent {
@@ -22,6 +24,7 @@ impl From<Event> for message::WatchEvent {
         let event = match event {
             Event::Changed(link) => Kind::Changed(Arc::unwrap_or_clone(link)),
             Event::Heartbeat(heartbeat) => Kind::Heartbeat(heartbeat),
+            Event::Ownership(ownership) => Kind::Ownership(Arc::unwrap_or_clone(ownership)),
         };
         Self { event: Some(event) }
     }

@@ -11,9 +11,13 @@ use waypost_runtime::metrics::{self, Registry};
 use waypost_runtime::redis::RedisOptions;
 use waypost_runtime::tls::TlsOptions;
 
+/// The first argument says that this is wanted, see [`crate::mover`].
+const MOVER: &str = "`waypost-shard-node move-prefixes --help` is about the command that moves \
+                     prefixes from one shard to another";
+
 /// Stores the links of one shard in Postgres and serves them over gRPC.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "waypost-shard-node", version)]
+#[command(name = "waypost-shard-node", version, after_help = MOVER)]
 pub struct Options {
     /// Where gRPC listens, as host:port
     #[arg(

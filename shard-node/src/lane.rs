@@ -403,7 +403,7 @@ impl Refusal {
 
 fn refusal(operation: &'static str, error: &Error) -> Refusal {
     match error {
-        Error::Unavailable(_) | Error::Contended(_) => {
+        Error::Unavailable(_) | Error::Contended(_) | Error::Frozen => {
             tracing::warn!(operation, error = %cause(error), "database refused");
             Refusal::Unavailable
         }

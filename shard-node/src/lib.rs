@@ -1,16 +1,23 @@
 //! The storage node of one shard: links in Postgres or SQLite, over gRPC.
 //!
 //! [`store`] keeps links; [`lane`] runs many requests over few database sessions;
-//! [`relay`] tells changes on; [`service`] is the gRPC side of all that.
+//! [`relay`] tells changes on; [`service`] is the gRPC side of all that. [`mover`] is an
+//! operator's tool, which moves prefixes from one shard to another.
 
 pub mod cache;
 pub mod changes;
 #[cfg(feature = "cluster")]
 pub mod config;
+#[cfg(feature = "cluster")]
+mod handover;
 pub mod lane;
 mod lookout;
 mod measure;
 pub mod metrics;
+#[cfg(feature = "cluster")]
+pub mod mover;
+#[cfg(feature = "cluster")]
+mod peers;
 mod purge;
 pub mod relay;
 #[cfg(feature = "cluster")]

@@ -50,6 +50,8 @@ pub struct Metrics {
     /// Without labels; there is none where there are no replicas.
     pub(crate) replication_lag: GaugeVec,
     pub(crate) moved: IntCounterVec,
+    pub(crate) frozen: IntCounterVec,
+    pub(crate) handed_over: IntCounterVec,
     pub(crate) rows_damaged: IntCounterVec,
     pub(crate) visits_leased: IntCounter,
     pub(crate) links_purged: IntCounter,
@@ -70,6 +72,7 @@ pub(crate) struct Size {
     pub(crate) links: IntGaugeVec,
     pub(crate) bytes: IntGaugeVec,
     pub(crate) prefixes: IntGaugeVec,
+    pub(crate) coming: IntGaugeVec,
     pub(crate) epoch: IntGaugeVec,
 }
 
@@ -81,12 +84,20 @@ impl Size {
         }
         self.bytes.with_label_values(&none).set(size.bytes);
         self.prefixes.with_label_values(&none).set(size.prefixes);
+        self.coming.with_label_values(&none).set(size.coming);
         self.epoch.with_label_values(&none).set(size.epoch);
     }
 
     /// Another process tells it from now on.
     pub(crate) fn forget(&self) {
-        for gauge in [&self.links, &self.bytes, &self.prefixes, &self.epoch] {
+        let gauges = [
+            &self.links,
+            &self.bytes,
+            &self.prefixes,
+            &self.coming,
+            &self.epoch,
+        ];
+        for gauge in gauges {
             gauge.reset();
         }
     }
@@ -145,6 +156,16 @@ impl Metrics {
                 "Items answered that another shard owns their prefix",
                 &[Label::one_of("rpc", RPCS)],
             )?,
+            frozen: registry.counters(
+                "waypost_shard_frozen_total",
+                "Writes put off because their prefix was about to move to another shard; gateways try them again",
+                &[Label::one_of("rpc", &["create_batch", "update", "delete", "lease_visits", "claim"])],
+            )?,
+            handed_over: registry.counters(
+                "waypost_shard_prefixes_handed_over_total",
+                "Prefixes whose owner has changed at this process",
+                &[Label::one_of("direction", &["given", "taken"])],
+            )?,
             rows_damaged: registry.counters(
                 "waypost_shard_rows_damaged_total",
                 "Stored rows met that cannot be read or bear no signature of ours; each is logged",
@@ -198,6 +219,11 @@ impl Metrics {
                 prefixes: registry.gauges(
                     "waypost_shard_prefixes",
                     "Prefixes, of 3,844, that the shard owns; told by the leader",
+                    &[],
+                )?,
+                coming: registry.gauges(
+                    "waypost_shard_prefixes_coming",
+                    "Prefixes on their way here that another shard still owns, or has just given up; told by the leader",
                     &[],
                 )?,
                 epoch: registry.gauges(

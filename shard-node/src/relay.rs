@@ -9,6 +9,8 @@
 //! roles, and when a term begins, of which nobody saw what was before, it is told
 //! and applied once more.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,12 +20,14 @@ use waypost_proto::link as message;
 
 use crate::cache::Cache;
 use crate::changes::{Changes, Event, Term};
+#[cfg(feature = "cluster")]
+use crate::handover::Handover;
 use crate::lane::cause;
 use crate::lookout::{Lookout, News};
 use crate::measure;
 use crate::metrics::Metrics;
 use crate::purge::Purge;
-use crate::store::{Change, Cursor, Error, LinkStore, Place, Purpose, Session};
+use crate::store::{Change, Cursor, Error, LinkStore, Place, PrefixOwner, Purpose, Session};
 
 /// How often the outbox is looked at for what other processes wrote.
 const POLL: Duration = Duration::from_millis(100);
@@ -60,6 +64,9 @@ pub struct Relay<S> {
     pub metrics: Metrics,
     /// How long after its end an expired link becomes a tombstone.
     pub purge_after: Duration,
+    /// Looks after prefixes that are on their way here; none: they never are.
+    #[cfg(feature = "cluster")]
+    pub(crate) handover: Option<Handover>,
 }
 
 impl<S: LinkStore> Relay<S> {
@@ -95,9 +102,18 @@ impl<S: LinkStore> Relay<S> {
             result = self.term(&mut session) => result,
             never = purge.run() => match never {},
             never = measure::run(&self.store, &self.metrics) => match never {},
+            never = self.keep_settled() => match never {},
         };
         drop(leading);
         result
+    }
+
+    async fn keep_settled(&self) -> Infallible {
+        #[cfg(feature = "cluster")]
+        if let Some(handover) = &self.handover {
+            return handover.keep_settled().await;
+        }
+        std::future::pending().await
     }
 
     async fn term(&self, session: &mut S::Session) -> Result<(), Error> {
@@ -105,6 +121,11 @@ impl<S: LinkStore> Relay<S> {
         // from now on reads it from the database.
         let start = within(session.poll(&Cursor::starting_at(i64::MAX), MAX_CHANGES)).await?;
         let mut cursor = Cursor::starting_at(start.floor);
+        let mut ownership = Ownership {
+            count: start.ownership,
+            // Read later: what has changed since is told, if need be twice.
+            owners: within(session.ownership()).await?,
+        };
         let term = self.changes.begin();
         let mut applying = Applying::default();
         let mut lookout = Lookout::begin(&self.cache);
@@ -141,6 +162,11 @@ impl<S: LinkStore> Relay<S> {
                 }
             }
             let poll = within(session.poll(&cursor, MAX_CHANGES)).await?;
+            // Before a heartbeat that would vouch for links whose owner is another.
+            if poll.ownership != ownership.count {
+                let owners = within(session.ownership()).await?;
+                term.tell(Event::Ownership(ownership.change(poll.ownership, owners)));
+            }
             self.tell(&term, &mut cursor, &again, &poll.changes);
             cursor.raise(poll.floor);
             if poll.oldest.is_some() && applying.is_due() && !again.is_due {
@@ -187,6 +213,24 @@ impl<S: LinkStore> Relay<S> {
                 term.tell(Event::Changed(message::Link::from(&**link).into()));
             }
         }
+    }
+}
+
+/// What was told of the owners of prefixes.
+struct Ownership {
+    count: i64,
+    /// Of all prefixes, in their order.
+    owners: Vec<PrefixOwner>,
+}
+
+impl Ownership {
+    /// Takes what holds now, and gives what is new of it.
+    fn change(&mut self, count: i64, owners: Vec<PrefixOwner>) -> Arc<message::Ownership> {
+        let both = owners.iter().zip(&self.owners);
+        let new = both.filter(|(new, old)| new != old);
+        let prefixes = new.map(|(new, _)| new.into()).collect();
+        *self = Self { count, owners };
+        Arc::new(message::Ownership { prefixes })
     }
 }
 

@@ -11,6 +11,7 @@ use tonic::{Request, Status};
 use waypost_domain::shard_map::ShardMap;
 use waypost_domain::signature::KeyRing;
 use waypost_proto::auth::ServiceToken;
+use waypost_proto::handover::handover_service_server::HandoverServiceServer;
 use waypost_proto::link::link_service_server::LinkServiceServer;
 use waypost_runtime::config::Invalid;
 use waypost_runtime::redis::{Redis, Times};
@@ -20,7 +21,9 @@ use waypost_runtime::{Error, Process, database, grpc, secrets};
 use crate::cache::{Cache, redis::Cluster};
 use crate::changes::Changes;
 use crate::config::Options;
+use crate::handover::Handover;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::relay::Relay;
 use crate::service::Service;
 use crate::store::postgres::PostgresStore;
@@ -77,12 +80,20 @@ pub async fn serve_on(
         metrics.clone(),
         &stopped,
     );
+    let handover = Handover::new(
+        options.shard_id.clone(),
+        store.clone(),
+        Peers::of(&map, &token, tls.as_ref())?,
+        changes.clone(),
+        metrics.clone(),
+    );
     let relay = Relay {
         store: store.clone(),
         changes,
         cache,
         metrics,
         purge_after: options.purge_after,
+        handover: Some(handover.clone()),
     };
 
     let prepared = Arc::new(AtomicBool::new(false));
@@ -109,8 +120,10 @@ pub async fn serve_on(
         Ok(())
     };
     let serving = async {
-        let service = LinkServiceServer::with_interceptor(service, checked);
-        grpc::serve(Routes::new(service), listener, tls, draining.cancelled())
+        let links = LinkServiceServer::with_interceptor(service, checked.clone());
+        let handover = HandoverServiceServer::with_interceptor(handover, checked);
+        let routes = Routes::new(links).add_service(handover);
+        grpc::serve(routes, listener, tls, draining.cancelled())
             .await
             .map_err(|error| Error::failed("serve gRPC", error))
     };

@@ -120,6 +120,13 @@ impl<S: LinkStore> Service<S> {
         }
     }
 
+    fn count_frozen(&self, rpc: &'static str, count: usize) {
+        if count > 0 {
+            let counter = self.metrics.frozen.with_label_values(&[rpc]);
+            counter.inc_by(count as u64);
+        }
+    }
+
     fn count_damaged(&self, rpc: &'static str, count: usize) {
         if count > 0 {
             let counter = self.metrics.rows_damaged.with_label_values(&[rpc]);

@@ -50,6 +50,8 @@ pub async fn open_sqlite(
         cache: Cache::None,
         metrics: metrics.clone(),
         purge_after,
+        #[cfg(feature = "cluster")]
+        handover: None,
     };
     tokio::spawn(relay.run(shutdown.clone()));
     Ok(Service::start(store, &[], changes, metrics, shutdown))

@@ -10,6 +10,7 @@ use waypost_domain::{
     ChangeId, Epoch, Link, LinkKey, NewLink, Patch, Prefix, ShardId, Timestamp, Version,
     shard_map::ShardMap,
 };
+use waypost_proto::link as message;
 
 mod columns;
 mod error;
@@ -147,7 +148,8 @@ pub trait Session: Send + 'static {
     fn try_lead(&mut self) -> impl Future<Output = Result<bool, Error>> + Send;
 
     /// The changes that were committed since the cursor's last call and are neither
-    /// told nor applied yet, at most `limit` of them, and the state of the outbox.
+    /// told nor applied yet, at most `limit` of them, and the state of the outbox. What
+    /// belongs to a prefix that this shard does not own is not due.
     fn poll(
         &mut self,
         cursor: &Cursor,
@@ -182,6 +184,8 @@ pub struct Size {
     pub bytes: i64,
     /// Prefixes that it owns.
     pub prefixes: i64,
+    /// Prefixes on their way here.
+    pub coming: i64,
     /// The highest of all prefixes.
     pub epoch: i64,
 }
@@ -204,6 +208,8 @@ pub enum Created {
     /// The slug belongs to another create.
     Conflict,
     Moved(PrefixOwner),
+    /// Its prefix is about to move to another shard: nothing was done.
+    Frozen,
     /// Its data cannot be stored, now or later.
     Refused,
     /// The row that is there was not written by us; it stays as it is.
@@ -264,6 +270,8 @@ pub enum Written {
     /// With this edit it would end before it begins.
     NeverValid(Box<Link>),
     Moved(PrefixOwner),
+    /// Its prefix is about to move to another shard: nothing was done.
+    Frozen,
     /// Its data cannot be stored, now or later.
     Refused,
     /// The row that is there was not written by us; it stays as it is.
@@ -286,6 +294,16 @@ pub struct PrefixOwner {
     pub prefix: Prefix,
     pub shard: ShardId,
     pub epoch: Epoch,
+}
+
+impl From<&PrefixOwner> for message::PrefixOwner {
+    fn from(owner: &PrefixOwner) -> Self {
+        Self {
+            prefix: owner.prefix.to_string(),
+            shard: owner.shard.to_string(),
+            epoch: owner.epoch.get(),
+        }
+    }
 }
 
 /// One row of the outbox, with the link as it is now; without it if its row is damaged.
@@ -314,6 +332,8 @@ pub struct Poll {
     /// The cursor's next floor: no change that is yet to be told, apart from those
     /// given here, has or will have a lower position.
     pub floor: i64,
+    /// Counts the changes of owners and epochs.
+    pub ownership: i64,
     /// Not more than the limit; if just as many, there may be more.
     pub changes: Vec<Change>,
 }

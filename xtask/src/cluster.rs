@@ -34,6 +34,10 @@ pub(crate) struct Up {
     /// Shards, each with a Postgres of its own
     #[arg(long, default_value_t = 3)]
     shards: usize,
+    /// So many of them, the last ones, begin without prefixes, for `waypost-shard-node
+    /// move-prefixes`
+    #[arg(long, default_value_t = 0)]
+    empty_shards: usize,
     /// Processes in front of each shard
     #[arg(long, default_value_t = 2)]
     nodes_per_shard: usize,
@@ -122,6 +126,7 @@ fn start(
 ) -> waypost_testbed::Result<Cluster> {
     Cluster::builder()
         .shards(options.shards)
+        .empty_shards(options.empty_shards)
         .nodes_per_shard(options.nodes_per_shard)
         .replicas(options.replicas)
         .gateways(options.gateways)

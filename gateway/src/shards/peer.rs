@@ -194,6 +194,7 @@ impl Peer {
                 Some(Outcome::Ended(_)) => Item::Done(Created::Ended),
                 Some(Outcome::Conflict(_)) => Item::Done(Created::Conflict),
                 Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+                Some(Outcome::Frozen(_)) => Item::Frozen,
                 Some(Outcome::Failed(failure)) if failure.retry => Item::Failed(Error::Unavailable),
                 Some(Outcome::Failed(failure)) => return Err(refused(&failure.reason)),
                 None => return Err(refused("an empty outcome")),
@@ -244,6 +245,7 @@ impl Peer {
             Some(Outcome::Claimed(_)) => Item::Done(Claimed::Claimed),
             Some(Outcome::Reused(_)) => Item::Done(Claimed::Reused),
             Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+            Some(Outcome::Frozen(_)) => Item::Frozen,
             None => return Err(refused("an empty outcome")),
         })
     }
@@ -281,6 +283,7 @@ impl Peer {
                 Item::Done(Written::VersionMismatch(self.trusted(link)?))
             }
             Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+            Some(Outcome::Frozen(_)) => Item::Frozen,
             None => return Err(refused("an empty outcome")),
         })
     }
@@ -307,6 +310,7 @@ impl Peer {
             Some(Outcome::UsedUp(_)) => Item::Done(Leased::UsedUp),
             Some(Outcome::Absent(_)) => Item::Done(Leased::Absent),
             Some(Outcome::Moved(moved)) => moved_item(&moved)?,
+            Some(Outcome::Frozen(_)) => Item::Frozen,
             None => return Err(refused("an empty outcome")),
         })
     }
@@ -326,6 +330,7 @@ impl Peer {
             .await?;
         Ok(match response.outcome {
             Some(lease_visits_response::Outcome::Moved(moved)) => moved_item(&moved)?,
+            Some(lease_visits_response::Outcome::Frozen(_)) => Item::Frozen,
             _ => Item::Done(()),
         })
     }

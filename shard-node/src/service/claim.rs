@@ -49,6 +49,10 @@ impl<S: LinkStore> Service<S> {
                 self.count_moved("claim", 1);
                 Outcome::Moved(moved(&owner))
             }
+            Claimed::Frozen => {
+                self.count_frozen("claim", 1);
+                Outcome::Frozen(message::Frozen {})
+            }
         };
         Ok(message::ClaimResponse {
             outcome: Some(outcome),

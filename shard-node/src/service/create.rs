@@ -45,7 +45,7 @@ impl<S: LinkStore> Service<S> {
             }
         }
         let mut created = self.creates.run(links).await?.into_iter();
-        let (mut moves, mut replaces) = (0, false);
+        let (mut moves, mut freezes, mut replaces) = (0, 0, false);
         let outcomes = outcomes
             .into_iter()
             .map(|refused| {
@@ -63,6 +63,10 @@ impl<S: LinkStore> Service<S> {
                             moves += 1;
                             Outcome::Moved(moved(&owner))
                         }
+                        Created::Frozen => {
+                            freezes += 1;
+                            Outcome::Frozen(message::Frozen {})
+                        }
                         Created::Refused => failed("the link cannot be stored".to_owned()),
                         Created::Damaged => {
                             self.count_damaged("create_batch", 1);
@@ -74,6 +78,7 @@ impl<S: LinkStore> Service<S> {
             })
             .collect();
         self.count_moved("create_batch", moves);
+        self.count_frozen("create_batch", freezes);
         if replaces {
             self.changes.wrote();
         }

@@ -54,6 +54,10 @@ impl<S: LinkStore> Service<S> {
                 self.count_moved("lease_visits", 1);
                 Outcome::Moved(moved(&owner))
             }
+            Leased::Frozen => {
+                self.count_frozen("lease_visits", 1);
+                Outcome::Frozen(message::Frozen {})
+            }
             Leased::Damaged => {
                 self.count_damaged("lease_visits", 1);
                 return Err(Status::internal("the stored row is damaged"));

@@ -12,7 +12,7 @@ use waypost_proto::link::{self as message, watch_event};
 use super::Service;
 use crate::changes::Event;
 use crate::lane::{DEADLINE, Refusal, cause};
-use crate::store::{LinkStore, PrefixOwner, Purpose, Session as _};
+use crate::store::{LinkStore, Purpose, Session as _};
 
 type Events = Pin<Box<dyn Stream<Item = Result<message::WatchEvent, Status>> + Send>>;
 
@@ -65,13 +65,8 @@ impl<S: LinkStore> Service<S> {
             }
             Err(_) => return Err(Refusal::Deadline.into()),
         };
-        let wire = |owner: PrefixOwner| message::PrefixOwner {
-            prefix: owner.prefix.to_string(),
-            shard: owner.shard.to_string(),
-            epoch: owner.epoch.get(),
-        };
         Ok(message::Ownership {
-            prefixes: owners.into_iter().map(wire).collect(),
+            prefixes: owners.iter().map(Into::into).collect(),
         })
     }
 }

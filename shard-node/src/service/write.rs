@@ -85,6 +85,10 @@ impl<S: LinkStore> Service<S> {
                 self.count_moved(rpc, 1);
                 Outcome::Moved(moved(&owner))
             }
+            Written::Frozen => {
+                self.count_frozen(rpc, 1);
+                Outcome::Frozen(message::Frozen {})
+            }
             Written::Refused => {
                 return Err(Status::invalid_argument("the change cannot be stored"));
             }

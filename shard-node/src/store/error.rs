@@ -13,6 +13,9 @@ pub enum Error {
     /// Another transaction was in the way; trying again at once helps.
     #[error("failed to get a lock of the database in time")]
     Contended(#[source] sqlx::Error),
+    /// A prefix is about to move to another shard; trying again in a moment helps.
+    #[error("failed to write to a prefix that is about to move")]
+    Frozen,
     /// What is to be stored cannot be.
     #[error("failed to store what was given")]
     Data(#[source] sqlx::Error),
@@ -45,6 +48,7 @@ impl Error {
             | Self::Data(error)
             | Self::Statement(error) => !database::may_pass(error),
             Self::Schema(error) => error.is_permanent(),
+            Self::Frozen => false,
             Self::Damaged(_) | Self::OtherShard { .. } => true,
         }
     }

@@ -24,8 +24,10 @@ use super::{
 };
 
 mod claims;
+mod copy;
 mod create;
 mod expiry;
+mod handover;
 mod list;
 mod owners;
 mod rows;
@@ -34,6 +36,9 @@ mod sources;
 mod transfer;
 mod visits;
 mod write;
+
+pub use copy::{Digest, Kind, Page, Place as CopyPlace, Rows, Stretch};
+pub use handover::{Change as OwnerChange, Holding, MAX_CHANGES, Refused};
 
 const SCHEMA: Schema = Schema {
     table: "_sqlx_migrations",
@@ -50,6 +55,10 @@ const SCHEMA: Schema = Schema {
             "takedowns",
             include_str!("../../migrations/postgres/0003_takedowns.sql"),
         ),
+        (
+            "handover",
+            include_str!("../../migrations/postgres/0004_handover.sql"),
+        ),
     ],
 };
 
@@ -61,6 +70,14 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// The longest that the leader of the relay may say nothing.
 const RELAY_IDLE: Duration = Duration::from_secs(3);
+
+/// Whether a row `b` of the outbox is about a prefix that this shard owns: of others'
+/// its rows are copies, from before they moved away or on their way here.
+macro_rules! is_ours {
+    () => {
+        "(SELECT o.state FROM prefix_owner AS o WHERE o.prefix = left(b.slug, 2)) = 'owned'"
+    };
+}
 
 /// Advisory locks are named by two numbers; the first is ours, "Wp".
 const BEGIN_WRITE: &str =
@@ -342,7 +359,10 @@ impl Session for PostgresSession {
         // Who writes meanwhile has read the epoch before, and writes no lower version.
         sqlx::query(
             "-- shard.begin_epoch
-             UPDATE prefix_owner SET epoch = $1 WHERE epoch < $1 AND state = 'owned'",
+             WITH begun AS (
+                UPDATE prefix_owner SET epoch = $1 WHERE epoch < $1 AND state = 'owned'
+             )
+             UPDATE shard SET ownership = ownership + 1",
         )
         .bind(epoch.get().cast_signed())
         .execute(&mut self.connection)
@@ -353,14 +373,18 @@ impl Session for PostgresSession {
     async fn poll(&mut self, cursor: &Cursor, limit: u32) -> Result<Poll, Error> {
         // Read before the rows: whatever is below the oldest running transaction is
         // visible to the next statement.
-        let (floor, clock, oldest): (i64, OffsetDateTime, Option<OffsetDateTime>) = sqlx::query_as(
+        let head: (i64, OffsetDateTime, Option<OffsetDateTime>, i64) = sqlx::query_as(concat!(
             "-- shard.relay_head
              SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp(),
-                    (SELECT b.created_at FROM outbox AS b WHERE b.applied_at IS NULL
-                     ORDER BY b.position, b.id LIMIT 1)",
-        )
+                    (SELECT b.created_at FROM outbox AS b
+                     WHERE b.applied_at IS NULL AND ",
+            is_ours!(),
+            " ORDER BY b.position, b.id LIMIT 1),
+                    (SELECT s.ownership FROM shard AS s)",
+        ))
         .fetch_one(&mut self.connection)
         .await?;
+        let (floor, clock, oldest, ownership) = head;
         let told: Vec<i64> = cursor.told().map(|place| place.id).collect();
         let found = sqlx::query(concat!(
             "-- shard.relay_changes\nSELECT ",
@@ -368,8 +392,9 @@ impl Session for PostgresSession {
             ", b.position, b.id FROM outbox AS b
                JOIN links AS l ON l.domain = b.domain AND l.slug = b.slug
                WHERE b.applied_at IS NULL AND b.position >= $1
-                 AND b.id <> ALL($2::bigint[])
-               ORDER BY b.position, b.id LIMIT $3"
+                 AND b.id <> ALL($2::bigint[]) AND ",
+            is_ours!(),
+            " ORDER BY b.position, b.id LIMIT $3"
         ))
         .bind(cursor.floor())
         .bind(told)
@@ -385,6 +410,7 @@ impl Session for PostgresSession {
             } else {
                 cursor.floor()
             },
+            ownership,
             changes,
         })
     }
@@ -395,8 +421,9 @@ impl Session for PostgresSession {
             link_columns!(),
             ", b.position, b.id FROM outbox AS b
                JOIN links AS l ON l.domain = b.domain AND l.slug = b.slug
-               WHERE b.applied_at IS NULL
-               ORDER BY b.position, b.id LIMIT $1"
+               WHERE b.applied_at IS NULL AND ",
+            is_ours!(),
+            " ORDER BY b.position, b.id LIMIT $1"
         ))
         .bind(i64::from(limit))
         .fetch_all(&mut self.connection)

@@ -28,6 +28,8 @@ pub enum Claimed {
     Claimed,
     Reused,
     Moved(PrefixOwner),
+    /// Its prefix is about to move to another shard: nothing was done.
+    Frozen,
 }
 
 /// Whether a source is bound.

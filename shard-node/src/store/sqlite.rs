@@ -388,6 +388,7 @@ impl Session for SqliteSession {
             links: None,
             bytes,
             prefixes,
+            coming: 0,
             epoch,
         })
     }
@@ -423,6 +424,8 @@ impl Session for SqliteSession {
             _ => last + 1,
         };
         Ok(Poll {
+            // One shard has all prefixes, and keeps them.
+            ownership: 0,
             clock: Timestamp::from(SystemTime::now()),
             oldest: oldest.and_then(Timestamp::from_millis),
             floor,

@@ -38,6 +38,8 @@ pub enum Leased {
     /// The slug has no such life, or that has no limit.
     Absent,
     Moved(PrefixOwner),
+    /// Its prefix is about to move to another shard: nothing was done.
+    Frozen,
     /// Its row was not written by us.
     Damaged,
 }

@@ -7,6 +7,8 @@ mod cluster;
 mod conformance;
 mod fixture;
 #[cfg(feature = "cluster")]
+mod handover;
+#[cfg(feature = "cluster")]
 mod life;
 #[cfg(feature = "cluster")]
 mod node;

@@ -33,6 +33,7 @@ pub enum Link {
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) shards: usize,
+    pub(super) empty_shards: usize,
     pub(super) nodes_per_shard: usize,
     pub(super) replicas: usize,
     pub(super) keygens: usize,
@@ -52,6 +53,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             shards: 2,
+            empty_shards: 0,
             nodes_per_shard: 2,
             replicas: 0,
             keygens: 2,
@@ -73,6 +75,14 @@ impl Builder {
     #[must_use]
     pub fn shards(mut self, count: usize) -> Self {
         self.shards = count;
+        self
+    }
+
+    /// So many of the shards, the last ones, begin without prefixes, as one that is added
+    /// to a cluster does.
+    #[must_use]
+    pub fn empty_shards(mut self, count: usize) -> Self {
+        self.empty_shards = count;
         self
     }
 
@@ -177,7 +187,7 @@ impl Builder {
             let reason = "a proxy before the broker knows no TLS".to_owned();
             return Err(Error::Refused(reason));
         }
-        if self.shards == 0 || self.nodes_per_shard == 0 || self.gateways == 0 {
+        if self.shards <= self.empty_shards || self.nodes_per_shard == 0 || self.gateways == 0 {
             let reason = "a cluster has a shard, a node in each and a gateway".to_owned();
             return Err(Error::Refused(reason));
         }

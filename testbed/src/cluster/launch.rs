@@ -222,7 +222,14 @@ pub(super) fn map(builder: &Builder, seats: &[Vec<Seat>]) -> Result<ShardMap> {
             region: REGION.to_owned(),
             nodes: seats.iter().map(node).collect(),
         });
-    ShardMap::seed(shards.collect()).map_err(|error| Error::Refused(error.to_string()))
+    let mut shards: Vec<_> = shards.collect();
+    let empty = shards.split_off(shards.len() - builder.empty_shards);
+    let refused = |error: shard_map::Error| Error::Refused(error.to_string());
+    let mut map = ShardMap::seed(shards).map_err(refused)?;
+    for shard in empty {
+        map = map.with_empty(shard).map_err(refused)?;
+    }
+    Ok(map)
 }
 
 /// What a kind of process is told of its certificates.

@@ -5,6 +5,7 @@ mod changes;
 mod clicks;
 mod counting;
 mod failover;
+mod handover;
 mod input;
 mod inside;
 mod keys;

@@ -85,6 +85,8 @@ fn describe(cluster: &Cluster, path: &Path) -> Value {
         "kafkaPid": cluster.broker.pid(),
         "analyticsPostgres": cluster.analytics_url(),
         "token": cluster.token(),
+        "shardMap": cluster.shard_map(),
+        "secrets": cluster.secrets.folder,
         "stateFile": path,
     })
 }

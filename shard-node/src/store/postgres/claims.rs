@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 
-use super::{PostgresSession, owners, sources};
+use super::owners::{self, Standing};
+use super::{PostgresSession, sources};
 use crate::store::sources::Held;
 use crate::store::{Claim, Claimed, Error};
 
@@ -15,11 +16,15 @@ pub(super) async fn claim(session: &mut PostgresSession, claim: &Claim) -> Resul
     let ids = [claim.id];
     sources::lock(&mut tx, &ids).await?;
     let (owners, now) = owners::of(&mut tx, &shard, &[&claim.key]).await?;
-    let (owner, moved) = owners.get(&claim.key)?;
-    if moved {
-        let owner = owner.clone();
+    let (owner, standing) = owners.get(&claim.key)?;
+    let refused = match standing {
+        Standing::Owned => None,
+        Standing::Frozen => Some(Claimed::Frozen),
+        Standing::Moved => Some(Claimed::Moved(owner.clone())),
+    };
+    if let Some(refused) = refused {
         tx.rollback().await?;
-        return Ok(Claimed::Moved(owner));
+        return Ok(refused);
     }
     let known = sources::look_up(&mut tx, &ids, &key_ring, now).await?;
     let claimed = match known.held(claim) {

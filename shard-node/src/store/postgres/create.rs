@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use sqlx::postgres::PgConnection;
 use waypost_domain::{Link, LinkKey, NewLink, SlugKind};
 
+use super::owners::{self, Standing};
 use super::rows::{self, Taken};
-use super::{PostgresSession, link_columns, owners, sources};
+use super::{PostgresSession, link_columns, sources};
 use crate::store::rules::{self, OnExisting};
 use crate::store::sources::{Id, Sources};
 use crate::store::{Created, Error, columns};
@@ -132,9 +133,9 @@ async fn group(
     // One row per slug; a second item with it meets the first one's.
     let mut fresh: Vec<Link> = Vec::with_capacity(items.len());
     for new in items {
-        let (owner, moved) = owners.get(&new.key)?;
+        let (owner, standing) = owners.get(&new.key)?;
         let is_second = fresh.last().is_some_and(|last| last.key == new.key);
-        if moved || is_second || sources.answer(new).is_some() {
+        if standing != Standing::Owned || is_second || sources.answer(new).is_some() {
             continue;
         }
         let mut link = rules::first_life(new, owner.epoch, now);
@@ -152,10 +153,17 @@ async fn group(
 
     let mut outcomes = Vec::with_capacity(items.len());
     for new in items {
-        let (owner, moved) = owners.get(&new.key)?;
-        if moved {
-            outcomes.push(Created::Moved(owner.clone()));
-            continue;
+        let (owner, standing) = owners.get(&new.key)?;
+        match standing {
+            Standing::Owned => {}
+            Standing::Frozen => {
+                outcomes.push(Created::Frozen);
+                continue;
+            }
+            Standing::Moved => {
+                outcomes.push(Created::Moved(owner.clone()));
+                continue;
+            }
         }
         if let Some(answer) = sources.answer(new) {
             outcomes.push(answer);

@@ -30,7 +30,8 @@ pub(super) async fn purge(
         link_columns!(),
         ", clock_timestamp(), (
               SELECT o.epoch FROM prefix_owner AS o
-              WHERE o.prefix = left(l.slug, 2) AND o.state = 'owned')
+              WHERE o.prefix = left(l.slug, 2) AND o.state = 'owned'
+                AND o.frozen_until IS NULL)
            FROM links AS l
            WHERE l.valid_until IS NOT NULL AND l.state IN (1, 2)
              AND l.valid_until <= now() - $1 * interval '1 second'
@@ -48,7 +49,8 @@ pub(super) async fn purge(
     let mut purged = Purged::default();
     let mut stones = Vec::with_capacity(found.len());
     for row in &found {
-        // Of a prefix that has moved nobody here decides.
+        // Of a prefix that has moved nobody here decides, and one that is about to must
+        // not change.
         let Some(epoch) = row.try_get::<Option<i32>, _>(21)? else {
             continue;
         };

@@ -71,11 +71,12 @@ fn unusable(problem: &'static str) -> Error {
 /// How much the shard holds. What was inserted since the last vacuum is counted by the
 /// server's statistics, which a crash empties.
 pub(super) async fn size(connection: &mut PgConnection) -> Result<Size, Error> {
-    let (links, bytes, prefixes, epoch): (i64, i64, i64, i32) = sqlx::query_as(
+    let (links, bytes, prefixes, coming, epoch): (i64, i64, i64, i64, i32) = sqlx::query_as(
         "-- shard.size
          SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0),
                 pg_total_relation_size(c.oid),
                 (SELECT count(*) FROM prefix_owner AS o WHERE o.state = 'owned'),
+                (SELECT count(*) FROM prefix_owner AS o WHERE o.coming_epoch IS NOT NULL),
                 (SELECT coalesce(max(o.epoch), 0) FROM prefix_owner AS o)
          FROM pg_class AS c WHERE c.oid = 'links'::regclass",
     )
@@ -85,6 +86,7 @@ pub(super) async fn size(connection: &mut PgConnection) -> Result<Size, Error> {
         links: Some(links),
         bytes,
         prefixes,
+        coming,
         epoch: epoch.into(),
     })
 }

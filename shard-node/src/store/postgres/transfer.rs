@@ -7,7 +7,8 @@ use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 use waypost_domain::{Link, LinkId, LinkKey, State};
 
-use super::{PostgresSession, link_columns, owners, rows};
+use super::owners::{self, Standing};
+use super::{PostgresSession, link_columns, rows};
 use crate::store::rules::{self, OnImport};
 use crate::store::{Error, Exported, Imported, Transferred, columns};
 
@@ -111,10 +112,17 @@ async fn group(
         link.signature = key_ring.sign(&link);
         link
     };
+    for row in given {
+        if owners.get(&row.link.key)?.1 == Standing::Frozen {
+            tx.rollback().await?;
+            // All or nothing: who imports sends the rows again.
+            return Err(Error::Frozen);
+        }
+    }
     let mut fresh: Vec<Link> = Vec::with_capacity(given.len());
     for row in given {
         let is_second = fresh.last().is_some_and(|last| last.key == row.link.key);
-        if !is_second && !owners.get(&row.link.key)?.1 {
+        if !is_second && owners.get(&row.link.key)?.1 == Standing::Owned {
             fresh.push(signed(row));
         }
     }
@@ -126,8 +134,8 @@ async fn group(
     let (mut visited, mut blocked) = (Vec::new(), Vec::new());
     for row in given {
         let key = &row.link.key;
-        let (owner, moved) = owners.get(key)?;
-        if moved {
+        let (owner, standing) = owners.get(key)?;
+        if standing == Standing::Moved {
             outcomes.push(Imported::Moved(owner.clone()));
             continue;
         }

@@ -6,7 +6,8 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use waypost_domain::{Link, LinkKey};
 
-use super::{PostgresSession, link_columns, owners, rows};
+use super::owners::{self, Standing};
+use super::{PostgresSession, link_columns, rows};
 use crate::store::visits::Account;
 use crate::store::{Error, Lease, Leased, columns};
 
@@ -31,15 +32,13 @@ pub(super) async fn lease(
     let mut accounts = accounts(&mut tx, &keys).await?;
     let mut outcomes = Vec::with_capacity(leases.len());
     for lease in leases {
-        let (owner, moved) = owners.get(&lease.key)?;
-        outcomes.push(if moved {
-            Leased::Moved(owner.clone())
-        } else {
-            match links.get(&lease.key) {
-                Some(Some(link)) => grant(link, lease, &mut accounts),
-                Some(None) => Leased::Damaged,
-                None => Leased::Absent,
-            }
+        let (owner, standing) = owners.get(&lease.key)?;
+        outcomes.push(match (standing, links.get(&lease.key)) {
+            (Standing::Moved, _) => Leased::Moved(owner.clone()),
+            (Standing::Frozen, _) => Leased::Frozen,
+            (Standing::Owned, Some(Some(link))) => grant(link, lease, &mut accounts),
+            (Standing::Owned, Some(None)) => Leased::Damaged,
+            (Standing::Owned, None) => Leased::Absent,
         });
     }
     accounts.retain(|_, account| account.is_changed);

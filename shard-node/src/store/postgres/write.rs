@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::owners::Standing;
 use super::{PostgresSession, link_columns, owner_at, rows};
 use crate::store::rules::{self, Memory, OnWrite};
 use crate::store::{Error, Write, Written, columns};
@@ -14,16 +15,23 @@ pub(super) async fn apply(session: &mut PostgresSession, write: &Write) -> Resul
     let key = &write.key;
     let row = sqlx::query(
         "-- shard.owner_of
-         SELECT o.prefix, o.epoch, o.moved_to, clock_timestamp()
+         SELECT o.prefix, o.epoch, o.moved_to, clock_timestamp(), o.frozen_until IS NOT NULL
          FROM prefix_owner AS o WHERE o.prefix = $1",
     )
     .bind(rules::prefix_text(&key.slug))
     .fetch_one(&mut *tx)
     .await?;
     let (owner, moved) = owner_at(&shard, &row, 0)?;
-    if moved {
-        tx.rollback().await?;
-        return Ok(Written::Moved(owner));
+    match Standing::new(moved, row.try_get(4)?) {
+        Standing::Owned => {}
+        Standing::Frozen => {
+            tx.rollback().await?;
+            return Ok(Written::Frozen);
+        }
+        Standing::Moved => {
+            tx.rollback().await?;
+            return Ok(Written::Moved(owner));
+        }
     }
     let now = rows::timestamp(row.try_get(3)?)?;
     let existing = sqlx::query(concat!(
