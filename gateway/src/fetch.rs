@@ -67,7 +67,7 @@ impl Fetcher {
         if !self.0.is_shared(&link.key) {
             return;
         }
-        let asked = self.0.freshness(&link.key).when(stamp);
+        let asked = self.0.shards.when(stamp);
         self.0.shared.put(link, None, asked).await;
     }
 
@@ -105,7 +105,7 @@ impl Parts {
         if !self.is_shared(key) || !freshness.redis_is_current() {
             return Err(None);
         }
-        let stamp = freshness.stamp();
+        let stamp = self.shards.stamp(key.slug.prefix());
         match self.shared.get(key).await {
             Held::Link(link) => {
                 traces::note("waypost.tier", "redis");
@@ -126,7 +126,7 @@ impl Parts {
         key: &Arc<LinkKey>,
         bad: Option<Vec<u8>>,
     ) -> Result<Fetched, shards::Error> {
-        let stamp = self.freshness(key).stamp();
+        let stamp = self.shards.stamp(key.slug.prefix());
         traces::note("waypost.tier", "shard");
         match self.shards.resolve(key).await? {
             Resolved::Found(link, source) => {
@@ -154,7 +154,7 @@ impl Parts {
             return;
         }
         let (shared, key) = (self.shared.clone(), key.clone());
-        let asked = self.freshness(&key).when(stamp);
+        let asked = self.shards.when(stamp);
         tokio::spawn(traces::carried(async move {
             match link {
                 Some(link) => shared.put(&link, bad, asked).await,

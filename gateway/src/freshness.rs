@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use waypost_domain::Timestamp;
+use waypost_domain::{Epoch, Timestamp};
 
 use crate::routing::ShardIndex;
 
@@ -25,11 +25,13 @@ const UNAPPLIED: Duration = Duration::from_secs(1);
 /// an edit may stay unseen across a partition.
 const HARD_TTL: Duration = Duration::from_secs(120);
 
-/// Of which shard an entry was read, in which stretch, and when. Taken *before* the
-/// shard or Redis is asked.
+/// Of which shard an entry was read, under which epoch of its prefix, in which stretch, and
+/// when. Taken *before* the shard or Redis is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp {
     shard: ShardIndex,
+    /// The low bits: a prefix that comes back to its shard has another epoch.
+    epoch: u16,
     /// 32 bits last for millennia of subscriptions, and a cache holds millions of these.
     stretch: u32,
     at_ms: u64,
@@ -39,6 +41,25 @@ pub struct Stamp {
 const NO_STRETCH: u32 = 0;
 
 impl Stamp {
+    /// The same, for a prefix whose owner is known under this epoch.
+    #[must_use]
+    pub fn under(self, epoch: Epoch) -> Self {
+        Self {
+            epoch: epoch.get() as u16,
+            ..self
+        }
+    }
+
+    /// Whether the prefix has had the same owner since, as far as is known.
+    #[must_use]
+    pub fn is_under(self, epoch: Epoch) -> bool {
+        self.epoch == epoch.get() as u16
+    }
+
+    pub(crate) fn shard(self) -> ShardIndex {
+        self.shard
+    }
+
     /// The same for what a replica said: it may lack changes that were told already,
     /// so that it is to be asked again, however soon.
     #[must_use]
@@ -194,6 +215,7 @@ impl Freshness {
     fn stamp_at(&self, now: u64) -> Stamp {
         Stamp {
             shard: self.0.shard,
+            epoch: 0,
             stretch: self.0.stretch.load(Ordering::Acquire),
             at_ms: now,
         }
@@ -328,6 +350,17 @@ mod tests {
         freshness.heard_at(100_000, Duration::ZERO);
         assert_eq!(freshness.trust_at(read, 120_021), Trust::Stale);
         assert_eq!(freshness.trust_at(read, 120_022), Trust::Expired);
+    }
+
+    #[test]
+    fn a_stamp_is_under_the_epoch_that_it_was_given() {
+        let epoch = |number| Epoch::new(number).unwrap();
+        let stamp = freshness().stamp();
+        assert!(!stamp.is_under(epoch(1)));
+        let stamp = stamp.under(epoch(1)).of_replica();
+        assert!(stamp.is_under(epoch(1)) && !stamp.is_under(epoch(2)));
+        // No entry of the cache is larger for it.
+        assert_eq!(size_of::<Stamp>(), 16);
     }
 
     #[test]

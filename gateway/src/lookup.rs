@@ -53,9 +53,9 @@ impl Lookup {
     /// the shard's clock to judge it by: what most visitors need, without waiting.
     #[must_use]
     pub fn held(&self, slug: SlugRef<'_>, now: Instant) -> Option<(Arc<Target>, Timestamp)> {
-        let freshness = self.freshness(slug);
+        let (freshness, epoch) = self.shards.standing(slug.prefix());
         let (target, stamp) = self.l1.get(DomainId::MAIN, slug)?;
-        if freshness.trust(stamp, now) != Trust::Fresh {
+        if !stamp.is_under(epoch) || freshness.trust(stamp, now) != Trust::Fresh {
             return None;
         }
         self.metrics.l1_hit();
@@ -72,9 +72,10 @@ impl Lookup {
     pub async fn find(&self, key: &Arc<LinkKey>) -> Found {
         let freshness = self.freshness(key.slug.borrowed());
         let stale = self.l1.get(key.domain, key.slug.borrowed());
+        let trust = |stamp| self.shards.trust(key.slug.prefix(), stamp, Instant::now());
         match stale {
             // Memory has it, and not all that its answer takes.
-            Some((target, stamp)) if freshness.trust(stamp, Instant::now()) == Trust::Fresh => {
+            Some((target, stamp)) if trust(stamp) == Trust::Fresh => {
                 return Found::Link(target, freshness.shard_time(Instant::now()));
             }
             Some(_) => self.metrics.cache("l1", "stale"),
@@ -145,7 +146,7 @@ impl Lookup {
     /// To be taken before a write, for what [`Lookup::learn`] is then told.
     #[must_use]
     pub fn stamp(&self, key: &LinkKey) -> Stamp {
-        self.freshness(key.slug.borrowed()).stamp()
+        self.shards.stamp(key.slug.prefix())
     }
 
     /// Keeps a link that a shard has just answered to a write, here and in Redis, for
@@ -180,7 +181,9 @@ impl Lookup {
         let now = Instant::now();
         // Looked at again: a change may have been told while the shard was asked.
         match self.l1.get(key.domain, key.slug.borrowed()) {
-            Some((target, stamp)) if freshness.trust(stamp, now) != Trust::Expired => {
+            Some((target, stamp))
+                if self.shards.trust(key.slug.prefix(), stamp, now) != Trust::Expired =>
+            {
                 self.metrics.cache("l1", "served_stale");
                 Found::Link(target, freshness.shard_time(now))
             }

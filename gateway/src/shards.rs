@@ -18,7 +18,7 @@ use waypost_domain::{
 use waypost_proto::link::{ClaimRequest, DeleteRequest, LeaseVisitsRequest, UpdateRequest};
 
 use crate::batch;
-use crate::freshness::Freshness;
+use crate::freshness::{Freshness, Stamp, Trust};
 use crate::metrics::Metrics;
 use crate::routing::{MAX_SHARDS, Routes, ShardIndex};
 
@@ -184,6 +184,39 @@ impl Shards {
 
     fn owner(&self, prefix: Prefix) -> &Shard {
         self.at(self.0.routes.owner(prefix).0)
+    }
+
+    /// What is known of the change stream of a prefix's shard, and the epoch under which
+    /// that is its owner.
+    #[must_use]
+    pub fn standing(&self, prefix: Prefix) -> (&Freshness, Epoch) {
+        let (shard, epoch) = self.0.routes.owner(prefix);
+        (&self.at(shard).freshness, epoch)
+    }
+
+    /// The stamp for what is asked now of a prefix's shard.
+    #[must_use]
+    pub fn stamp(&self, prefix: Prefix) -> Stamp {
+        let (freshness, epoch) = self.standing(prefix);
+        freshness.stamp().under(epoch)
+    }
+
+    /// When a stamp was taken, to the millisecond.
+    #[must_use]
+    pub fn when(&self, stamp: Stamp) -> Instant {
+        self.at(stamp.shard()).freshness.when(stamp)
+    }
+
+    /// What may be done with an entry of a prefix. Of one that was read under another owner
+    /// that one's stream says how long it was right, and nothing more.
+    #[must_use]
+    pub fn trust(&self, prefix: Prefix, stamp: Stamp, now: Instant) -> Trust {
+        let (shard, epoch) = self.0.routes.owner(prefix);
+        let trust = self.at(stamp.shard()).freshness.trust(stamp, now);
+        match trust {
+            Trust::Fresh if stamp.shard() != shard || !stamp.is_under(epoch) => Trust::Stale,
+            trust => trust,
+        }
     }
 
     /// What is known of the change stream of a prefix's shard.

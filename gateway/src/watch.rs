@@ -112,7 +112,8 @@ impl Follower<'_> {
                     let link = peer.trusted(link);
                     let link = link.map_err(|error| Status::data_loss(error.to_string()))?;
                     let target = Arc::new(Target::from(&*link));
-                    self.l1.change(target, freshness.stamp());
+                    let (_, epoch) = self.routes.owner(link.key.slug.prefix());
+                    self.l1.change(target, freshness.stamp().under(epoch));
                 }
                 Some(Event::Heartbeat(heartbeat)) => {
                     let unapplied = Duration::from_millis(heartbeat.oldest_unapplied_ms);
