@@ -9,6 +9,8 @@ mod overlays;
 mod policies;
 mod postgres;
 mod render;
+#[cfg(test)]
+mod runbooks;
 mod shard_maps;
 mod spool;
 #[cfg(test)]
