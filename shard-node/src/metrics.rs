@@ -222,7 +222,7 @@ impl Metrics {
                     &[],
                 )?,
                 coming: registry.gauges(
-                    "waypost_shard_prefixes_coming",
+                    "waypost_shard_coming_prefixes",
                     "Prefixes on their way here that another shard still owns, or has just given up; told by the leader",
                     &[],
                 )?,

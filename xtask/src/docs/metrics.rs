@@ -19,7 +19,7 @@ const PROGRAMS: [(&str, &str); 5] = [
 
 /// What gauges count whose names do not end in a unit. One that is missing here is to get
 /// such a name.
-const UNITS: [(&str, &str); 26] = [
+const UNITS: [(&str, &str); 27] = [
     ("process_max_fds", "files"),
     ("process_open_fds", "files"),
     ("process_threads", "threads"),
@@ -35,6 +35,7 @@ const UNITS: [(&str, &str); 26] = [
     ("waypost_ownership_prefixes", "prefixes"),
     ("waypost_redis_breakers_open", "ranges"),
     ("waypost_shard_call_queue_items", "items"),
+    ("waypost_shard_coming_prefixes", "prefixes"),
     ("waypost_shard_epoch", "epoch"),
     ("waypost_shard_leader", "0 or 1"),
     ("waypost_shard_links", "rows"),
