@@ -120,7 +120,7 @@ impl Load {
     fn is_on(&self) -> bool {
         // So that the machine is not busy with the users alone: all of them together make
         // some hundred requests a second.
-        std::thread::sleep(Duration::from_millis(15));
+        std::thread::sleep(Duration::from_millis(30));
         !self.ended.load(Ordering::Relaxed)
     }
 
