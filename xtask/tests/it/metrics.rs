@@ -8,9 +8,10 @@ use crate::promql::{self, Selector};
 
 /// Labels that a metric may have. Each multiplies the series: think before adding one, and
 /// never is it to hold what visitors or clients choose.
-const LABELS: [&str; 20] = [
+const LABELS: [&str; 21] = [
     "call",
     "code",
+    "direction",
     "file",
     "fingerprint",
     "from",
