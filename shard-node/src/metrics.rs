@@ -51,6 +51,10 @@ pub struct Metrics {
     pub(crate) replication_lag: GaugeVec,
     pub(crate) moved: IntCounterVec,
     pub(crate) frozen: IntCounterVec,
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "one process has nobody to hand prefixes to")
+    )]
     pub(crate) handed_over: IntCounterVec,
     pub(crate) rows_damaged: IntCounterVec,
     pub(crate) visits_leased: IntCounter,
