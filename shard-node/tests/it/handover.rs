@@ -400,7 +400,8 @@ async fn a_release_needs_the_freeze_of_its_own_move_and_a_cache_that_has_all() {
         .await
         .unwrap();
     // It is over, whether somebody has taken it back or not.
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    let held = "SELECT count(*) FROM prefix_owner WHERE frozen_until > clock_timestamp()";
+    eventually("the freeze is over", async || here.count(held).await == 0).await;
     assert!(is_outdated(
         giver.release(&[change], &taker_id, freeze).await
     ));

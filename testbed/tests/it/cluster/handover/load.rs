@@ -11,6 +11,7 @@ use waypost_testbed::Cluster;
 
 use super::super::User;
 use super::super::restarts::EndOnDrop;
+use crate::patience::wait_until;
 
 /// How long an acknowledged edit may be unseen, by what the product states.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
@@ -108,7 +109,9 @@ impl Load {
             let ended = EndOnDrop(&self.ended);
             let worked = work();
             // What goes wrong afterwards counts as well.
-            std::thread::sleep(Duration::from_secs(1));
+            let made = || self.counts.redirects.load(Ordering::Relaxed);
+            let before = made();
+            wait_until("users go on", || made() >= before + 50);
             drop(ended);
             for thread in threads {
                 thread.join().unwrap();
