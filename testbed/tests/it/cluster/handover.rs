@@ -206,7 +206,6 @@ fn kill(mut mover: Child) {
 }
 
 #[test]
-#[ignore = "not seen to end yet: two cores that do other things as well take minutes for it"]
 fn whenever_the_mover_or_a_node_is_killed_redirects_go_on_and_running_it_again_ends_the_same() {
     let _alone = alone();
     let cluster = with_new_shard().start().unwrap();
