@@ -192,6 +192,13 @@ impl ShardMap {
         &self.shards
     }
 
+    /// Where the primary of a shard is; none: the map does not name the shard.
+    #[must_use]
+    pub fn region(&self, id: &ShardId) -> Option<&str> {
+        let shard = self.shards.iter().find(|shard| shard.id == *id)?;
+        Some(&shard.region)
+    }
+
     #[must_use]
     pub fn owner_index(&self, prefix: Prefix) -> usize {
         self.owners[prefix.index()]

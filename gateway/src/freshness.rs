@@ -167,6 +167,12 @@ impl Freshness {
         Duration::from_millis(self.now_ms().saturating_sub(heard))
     }
 
+    /// The number of the present stretch, or of the last one.
+    #[must_use]
+    pub fn stretch(&self) -> u32 {
+        self.0.stretch.load(Ordering::Acquire)
+    }
+
     /// Whether there was a heartbeat, ever.
     #[must_use]
     pub fn was_heard(&self) -> bool {

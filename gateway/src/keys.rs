@@ -1,19 +1,20 @@
 //! Slugs in stock: leased from keygen ahead of time, so that a create waits for
 //! nobody, and keygen may be away for a minute.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
-use waypost_domain::{Prefix, Slug};
+use waypost_domain::{Epoch, Prefix, Slug};
 use waypost_proto::keygen::keygen_service_client::KeygenServiceClient;
 use waypost_proto::keygen::{LeaseSlugsRequest, PrefixLease};
 use waypost_proto::transport::Transport;
 
 use crate::metrics::{Metrics, call_result};
+use crate::routing::Routes;
 use crate::shards::Shards;
 
 /// Keys in stock when nothing has been created for a while.
@@ -42,6 +43,11 @@ const LEASE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a create waits for keys when there are none.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the first lease waits for all shards at home here to be heard: the stock would
+/// be of the prefixes of the first of them.
+const HEARING: Duration = Duration::from_secs(1);
+const HEARING_PAUSE: Duration = Duration::from_millis(10);
+
 /// Between tries while keygen cannot be reached.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -59,12 +65,20 @@ struct Inner {
     taken: Notify,
     /// Keys have arrived.
     arrived: Notify,
+    routes: Routes,
     metrics: Metrics,
+}
+
+/// A slug that keygen gave under an epoch of its prefix.
+#[derive(Debug)]
+struct Key {
+    slug: Slug,
+    epoch: Epoch,
 }
 
 #[derive(Debug)]
 struct Stock {
-    slugs: VecDeque<Slug>,
+    keys: VecDeque<Key>,
     /// Keys taken since the last look.
     taken: usize,
     /// What is to be kept in stock.
@@ -81,7 +95,7 @@ impl Keys {
         end: CancellationToken,
     ) -> Self {
         let stock = Stock {
-            slugs: VecDeque::new(),
+            keys: VecDeque::new(),
             taken: 0,
             target: MIN_STOCK,
         };
@@ -89,6 +103,7 @@ impl Keys {
             stock: Mutex::new(stock),
             taken: Notify::new(),
             arrived: Notify::new(),
+            routes: shards.routes().clone(),
             metrics,
         }));
         let refill = Refill {
@@ -121,22 +136,30 @@ impl Keys {
     fn try_take(&self) -> Option<Slug> {
         let (slug, left) = {
             let mut stock = self.lock();
-            let slug = stock.slugs.pop_front();
+            let slug = self.pop(&mut stock);
             stock.taken += usize::from(slug.is_some());
-            (slug, stock.slugs.len())
+            (slug, stock.keys.len())
         };
         self.0.metrics.keys_in_stock(left);
         self.0.taken.notify_one();
         slug
     }
 
-    fn add(&self, mut slugs: Vec<Slug>) {
+    /// The next of them. Those of an epoch that is over are burned: of a shard that was
+    /// promoted in another region nobody knows which of them were in use.
+    fn pop(&self, stock: &mut Stock) -> Option<Slug> {
+        let is_over = |key: &Key| key.epoch < self.0.routes.owner(key.slug.prefix()).1;
+        let key = std::iter::from_fn(|| stock.keys.pop_front()).find(|key| !is_over(key))?;
+        Some(key.slug)
+    }
+
+    fn add(&self, mut keys: Vec<Key>) {
         // Neighbours in the stock must not meet at one shard.
-        fastrand::shuffle(&mut slugs);
+        fastrand::shuffle(&mut keys);
         let left = {
             let mut stock = self.lock();
-            stock.slugs.extend(slugs);
-            stock.slugs.len()
+            stock.keys.extend(keys);
+            stock.keys.len()
         };
         self.0.metrics.keys_in_stock(left);
         self.0.arrived.notify_waiters();
@@ -146,10 +169,10 @@ impl Keys {
     /// quarters of its target.
     fn wanted(&self) -> usize {
         let stock = self.lock();
-        let missing = stock.target.saturating_sub(stock.slugs.len());
+        let missing = stock.target.saturating_sub(stock.keys.len());
         if missing * 4 < stock.target {
             0
-        } else if stock.slugs.is_empty() {
+        } else if stock.keys.is_empty() {
             FIRST_LEASE
         } else {
             missing.min(MAX_LEASE)
@@ -179,8 +202,14 @@ struct Refill {
 
 impl Refill {
     async fn run(self) {
+        let all_heard = async {
+            while !self.shards.are_home_told() {
+                tokio::time::sleep(HEARING_PAUSE).await;
+            }
+        };
+        let _ = tokio::time::timeout(HEARING, all_heard).await;
         let mut looked = Instant::now();
-        let mut failing = false;
+        let mut failures = 0_u32;
         for turn in 0_usize.. {
             if looked.elapsed() >= TICK {
                 self.keys.look(looked.elapsed());
@@ -191,15 +220,21 @@ impl Refill {
                 let _ = tokio::time::timeout(TICK, self.keys.0.taken.notified()).await;
                 continue;
             }
-            match self.lease(turn, wanted).await {
-                Ok(slugs) => {
-                    failing = false;
-                    self.keys.add(slugs);
+            let prefixes = self.prefixes();
+            if prefixes.is_empty() {
+                // No shard at home here is heard; that has alerts of its own.
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            match self.lease(turn, wanted, &prefixes).await {
+                Ok(keys) => {
+                    failures = 0;
+                    self.keys.add(keys);
                 }
                 Err(status) => {
                     self.keys.0.metrics.lease_failed();
-                    if !failing && turn > 0 {
-                        failing = true;
+                    failures = failures.saturating_add(1);
+                    if failures == 2 {
                         tracing::warn!(code = ?status.code(), error = status.message(),
                             "no keys from keygen, living on the stock");
                     }
@@ -209,16 +244,24 @@ impl Refill {
         }
     }
 
-    async fn lease(&self, turn: usize, wanted: usize) -> Result<Vec<Slug>, Status> {
+    async fn lease(
+        &self,
+        turn: usize,
+        wanted: usize,
+        prefixes: &HashMap<Prefix, Epoch>,
+    ) -> Result<Vec<Key>, Status> {
         let keygen = self
             .keygens
             .get(turn % self.keygens.len().max(1))
             .ok_or_else(|| Status::unavailable("there is no keygen"))?;
-        let prefixes = self.prefixes(wanted);
-        if prefixes.is_empty() {
-            return Err(Status::unavailable("no prefix is at home in this region"));
-        }
-        let mut request = Request::new(LeaseSlugsRequest { prefixes });
+        let count = wanted.div_ceil(prefixes.len().max(1)).clamp(1, 1_024) as u32;
+        let lease = |(prefix, epoch): (&Prefix, &Epoch)| PrefixLease {
+            prefix: prefix.to_string(),
+            epoch: epoch.get(),
+            count,
+        };
+        let leases = prefixes.iter().map(lease).collect();
+        let mut request = Request::new(LeaseSlugsRequest { prefixes: leases });
         request.set_timeout(LEASE_DEADLINE);
         let mut client = KeygenServiceClient::new(keygen.clone());
         let started = Instant::now();
@@ -230,35 +273,28 @@ impl Refill {
             .map_or_else(|status| call_result(status.code()), |_| "ok");
         self.keys.0.metrics.lease_ended(result, started);
         let response = response?;
-        let slugs: Vec<Slug> = response
-            .into_inner()
-            .slugs
-            .iter()
-            .filter_map(|slug| Slug::parse(slug).ok())
-            .collect();
-        if slugs.is_empty() {
+        let key = |text: &String| {
+            let slug = Slug::parse(text).ok()?;
+            let epoch = *prefixes.get(&slug.prefix())?;
+            Some(Key { slug, epoch })
+        };
+        let slugs = response.into_inner().slugs;
+        let keys: Vec<Key> = slugs.iter().filter_map(key).collect();
+        if keys.is_empty() {
             return Err(Status::resource_exhausted(
                 "keygen had no key for any prefix",
             ));
         }
-        Ok(slugs)
+        Ok(keys)
     }
 
-    /// A random choice among the prefixes at home here, each with an equal count.
-    fn prefixes(&self, wanted: usize) -> Vec<PrefixLease> {
-        let mut home: Vec<Prefix> = Prefix::all()
-            .filter(|prefix| self.shards.is_home(*prefix))
+    /// A random choice among the prefixes at home here, and their epochs.
+    fn prefixes(&self) -> HashMap<Prefix, Epoch> {
+        let mut home: Vec<(Prefix, Epoch)> = Prefix::all()
+            .filter_map(|prefix| Some((prefix, self.shards.minting_epoch(prefix)?)))
             .collect();
         fastrand::shuffle(&mut home);
         home.truncate(PREFIXES_PER_LEASE);
-        let count = wanted.div_ceil(home.len().max(1)).clamp(1, 1_024) as u32;
-        home.into_iter()
-            .map(|prefix| PrefixLease {
-                prefix: prefix.to_string(),
-                // A map that only seeds knows no epoch; owners begin at 1.
-                epoch: self.shards.routes().owner(prefix).1.get().max(1),
-                count,
-            })
-            .collect()
+        home.into_iter().collect()
     }
 }

@@ -231,6 +231,24 @@ impl Shards {
         self.owner(prefix).is_home()
     }
 
+    /// The epoch under which slugs of a prefix may be minted for this region; none while its
+    /// shard is elsewhere, or has not said which it is.
+    #[must_use]
+    pub fn minting_epoch(&self, prefix: Prefix) -> Option<Epoch> {
+        let (shard, epoch) = self.0.routes.owner(prefix);
+        let is_known = epoch > Epoch::SEED && self.at(shard).is_minted_for();
+        is_known.then_some(epoch)
+    }
+
+    /// Whether slugs may be minted for all shards of the map that are at home here.
+    pub(crate) fn are_home_told(&self) -> bool {
+        let shards = self.0.routes.shards().into_iter();
+        let mut home = shards
+            .map(|index| self.at(index))
+            .filter(|shard| shard.is_home());
+        home.all(Shard::is_minted_for)
+    }
+
     /// Those of the map that somebody would miss: one that was added and has not been
     /// heard yet owns nothing, and may still be being built.
     pub(crate) fn missed(&self) -> impl Iterator<Item = (ShardIndex, &Shard)> {

@@ -3,6 +3,9 @@
 use crate::steps::Steps;
 use crate::{Error, dashboards, docs, k8s, packages, slo};
 
+/// The testbed's tests that no other test may run beside.
+const ALONE: &str = "cluster::alone::";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Passed on to `cargo test`, for example `-p waypost-testbed -- redirect`
@@ -19,6 +22,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     slo::check()?;
     dashboards::check()?;
     k8s::check()?;
+    if options.arguments.is_empty() {
+        steps.cargo(&["test", "--workspace", "--", "--skip", ALONE])?;
+        return steps.cargo(&["test", "--workspace", "--test", "it", "--", ALONE]);
+    }
     let mut test = vec!["test"];
     if !options.arguments.iter().any(|word| word == "-p") {
         test.push("--workspace");

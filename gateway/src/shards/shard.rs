@@ -1,7 +1,7 @@
 //! One shard as this process sees it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use waypost_domain::{LinkKey, NewLink};
@@ -42,12 +42,16 @@ pub(crate) struct Shard {
     pub(crate) peer: Arc<Peer>,
     pub(crate) freshness: Freshness,
     is_home: AtomicBool,
+    /// The stretch of its change stream in which it came home: its nodes may still be those
+    /// of the primary before.
+    came_home: AtomicU32,
 }
 
 impl Shard {
     pub(super) fn start(index: ShardIndex, peer: Peer) -> Self {
         let peer = Arc::new(peer);
         let (reader, creator) = (Arc::clone(&peer), Arc::clone(&peer));
+        let freshness = Freshness::of(index);
         Self {
             reads: Batcher::start("read together", READS, move |keys| {
                 let peer = Arc::clone(&reader);
@@ -58,7 +62,8 @@ impl Shard {
                 async move { peer.create(links).await }
             }),
             peer,
-            freshness: Freshness::of(index),
+            came_home: AtomicU32::new(freshness.stretch()),
+            freshness,
             is_home: AtomicBool::new(false),
         }
     }
@@ -69,7 +74,17 @@ impl Shard {
     }
 
     pub(crate) fn set_home(&self, is_home: bool) {
-        self.is_home.store(is_home, Ordering::Relaxed);
+        if self.is_home.swap(is_home, Ordering::Relaxed) != is_home {
+            let stretch = self.freshness.stretch();
+            self.came_home.store(stretch, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether slugs of its prefixes may be given out here: it is at home, and has said
+    /// since it came home under which epochs it owns them.
+    pub(super) fn is_minted_for(&self) -> bool {
+        let is_told = self.freshness.stretch() != self.came_home.load(Ordering::Relaxed);
+        self.is_home() && is_told && self.freshness.is_live()
     }
 
     /// Slugs and links that wait for a call.

@@ -28,6 +28,7 @@ mod copy;
 mod create;
 mod expiry;
 mod handover;
+mod home;
 mod list;
 mod owners;
 mod rows;
@@ -58,6 +59,10 @@ const SCHEMA: Schema = Schema {
         (
             "handover",
             include_str!("../../migrations/postgres/0004_handover.sql"),
+        ),
+        (
+            "home",
+            include_str!("../../migrations/postgres/0005_home.sql"),
         ),
     ],
 };
@@ -196,16 +201,21 @@ impl LinkStore for PostgresStore {
             .fetch_optional(&mut *tx)
             .await?;
         let this = &self.shard;
+        let home = map.region(this).unwrap_or_default();
         match found {
-            Some(found) if found == this.as_str() => return Ok(()),
+            Some(found) if found == this.as_str() => {
+                home::settle(&mut tx, home).await?;
+                return Ok(tx.commit().await?);
+            }
             Some(found) => {
                 let expected = this.clone();
                 return Err(Error::OtherShard { found, expected });
             }
             None => {}
         }
-        sqlx::query("-- shard.claim\nINSERT INTO shard (id) VALUES ($1)")
+        sqlx::query("-- shard.claim\nINSERT INTO shard (id, home) VALUES ($1, $2)")
             .bind(this.as_str())
+            .bind(home)
             .execute(&mut *tx)
             .await?;
         let prefixes: Vec<String> = Prefix::all().map(|prefix| prefix.to_string()).collect();

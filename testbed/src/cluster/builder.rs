@@ -29,7 +29,7 @@ pub enum Link {
 }
 
 /// What the cluster is to be; by default 2 shards with 2 nodes each, 2 keygens, 1
-/// consumer and 2 gateways, without replicas and limits.
+/// consumer and 2 gateways in one region, without replicas and limits.
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) shards: usize,
@@ -39,6 +39,7 @@ pub struct Builder {
     pub(super) keygens: usize,
     pub(super) consumers: usize,
     pub(super) gateways: usize,
+    regions: Vec<String>,
     pub(super) has_limits: bool,
     has_tls: bool,
     proxied: Vec<Link>,
@@ -59,6 +60,7 @@ impl Default for Builder {
             keygens: 2,
             consumers: 1,
             gateways: 2,
+            regions: vec![launch::REGION.to_owned()],
             has_limits: false,
             has_tls: false,
             proxied: Vec::new(),
@@ -140,6 +142,14 @@ impl Builder {
         self
     }
 
+    /// Where shards are at home and gateways are: the first of each in the first region, the
+    /// second in the second, and so on in turn. They share all else.
+    #[must_use]
+    pub fn regions(mut self, names: &[&str]) -> Self {
+        self.regions = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
     /// Sets an option of every process of a kind by its name in the environment
     /// (`WAYPOST_..`), over what the cluster sets itself.
     #[must_use]
@@ -187,8 +197,12 @@ impl Builder {
             let reason = "a proxy before the broker knows no TLS".to_owned();
             return Err(Error::Refused(reason));
         }
-        if self.shards <= self.empty_shards || self.nodes_per_shard == 0 || self.gateways == 0 {
-            let reason = "a cluster has a shard, a node in each and a gateway".to_owned();
+        if self.shards <= self.empty_shards
+            || self.nodes_per_shard == 0
+            || self.gateways == 0
+            || self.regions.is_empty()
+        {
+            let reason = "a cluster has a shard, a node in each, a gateway and a region".to_owned();
             return Err(Error::Refused(reason));
         }
         let sandbox = match &self.sandbox {
@@ -261,6 +275,10 @@ impl Builder {
             map,
             sandbox: Arc::clone(sandbox),
         })
+    }
+
+    pub(super) fn region(&self, index: usize) -> String {
+        self.regions[index % self.regions.len()].clone()
     }
 
     pub(super) fn is_proxied(&self, link: Link) -> bool {

@@ -14,6 +14,7 @@ use crate::proxy::Proxy;
 use crate::sandbox::Sandbox;
 use crate::service::{Kind, Seat, Service};
 
+/// Where everything is, unless regions are asked for.
 pub(super) const REGION: &str = "local";
 
 /// The shortest that a broker allows by default: a dead consumer's partitions go
@@ -164,7 +165,7 @@ impl Launch<'_> {
                 ("WAYPOST_KAFKA", self.kafka.clone()),
                 ("WAYPOST_KAFKA_TOPIC", self.topic.clone()),
                 ("WAYPOST_BASE_URL", base_url.clone()),
-                ("WAYPOST_REGION", REGION.to_owned()),
+                ("WAYPOST_REGION", self.builder.region(index)),
                 ("WAYPOST_GATEWAY_ID", name.clone()),
                 ("WAYPOST_SPOOL_DIR", spool.display().to_string()),
                 ("WAYPOST_ANONYMOUS", "false".to_owned()),
@@ -219,7 +220,7 @@ pub(super) fn map(builder: &Builder, seats: &[Vec<Seat>]) -> Result<ShardMap> {
         .enumerate()
         .map(|(index, seats)| shard_map::Shard {
             id: shard_id(index),
-            region: REGION.to_owned(),
+            region: builder.region(index),
             nodes: seats.iter().map(node).collect(),
         });
     let mut shards: Vec<_> = shards.collect();

@@ -1,22 +1,22 @@
 //! The cluster as its users see it: over HTTP, on the real parts.
 
+mod alone;
 mod caches;
 mod changes;
 mod clicks;
 mod counting;
 mod failover;
-mod handover;
 mod input;
 mod inside;
 mod keys;
 mod limits;
 mod links;
 mod lists;
-mod logs;
 mod map;
 mod moving;
 mod outages;
 mod preparing;
+mod promotion;
 mod protection;
 mod regions;
 mod repeats;

@@ -10,8 +10,8 @@ use waypost_testbed::otlp::Collector;
 use waypost_testbed::proxy::Mode;
 use waypost_testbed::service::Kind;
 
+use super::alone::logs::assert_quiet;
 use super::inside::Inside;
-use super::logs::assert_quiet;
 use super::outages::metric;
 use super::{User, small};
 use crate::patience::{wait_for, wait_until};

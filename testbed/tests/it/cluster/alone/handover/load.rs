@@ -9,8 +9,9 @@ use reqwest::blocking::Response;
 use serde_json::{Value, json};
 use waypost_testbed::Cluster;
 
-use super::super::User;
-use super::super::restarts::EndOnDrop;
+use super::super::super::User;
+use super::super::super::outages::metric;
+use super::super::super::restarts::EndOnDrop;
 use crate::patience::wait_until;
 
 /// How long an acknowledged edit may be unseen, by what the product states.
@@ -261,9 +262,7 @@ impl Load {
             burned_visits += VISITS - visits;
         }
         // The shards agree with what was answered.
-        let gone = |gateway: usize| {
-            super::super::outages::metric(cluster, gateway, "waypost_bad_signatures_total")
-        };
+        let gone = |gateway| metric(cluster, gateway, "waypost_bad_signatures_total");
         assert_eq!((gone(0), gone(1)), (0.0, 0.0));
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let seen = Seen {

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use waypost_testbed::Cluster;
 use waypost_testbed::service::Kind;
 
-use super::restarts::{DRAIN, LAME_DUCK_MS};
-use super::{User, small};
+use super::super::restarts::{DRAIN, LAME_DUCK_MS};
+use super::super::{User, small};
+use super::alone;
 use crate::patience::wait_until;
 
 /// In whatever a caller sends that is nobody's business: no line may hold it.
@@ -16,7 +17,7 @@ const VISITOR: &str = "203.0.113.77";
 
 /// Fails for any line of a process of ours that a healthy one would not write.
 #[track_caller]
-pub(super) fn assert_quiet(cluster: &Cluster) {
+pub(in super::super) fn assert_quiet(cluster: &Cluster) {
     let lines = cluster.lines().unwrap();
     assert!(!lines.is_empty(), "no process has said a word");
     let complaints: Vec<_> = lines
@@ -62,6 +63,7 @@ fn an_ordinary_day(user: &User, alias: &str) {
 
 #[test]
 fn a_healthy_cluster_logs_no_trouble_and_nothing_personal() {
+    let _alone = alone();
     let cluster = small()
         .nodes_per_shard(2)
         .keygens(2)

@@ -4,7 +4,6 @@ mod load;
 
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use waypost_testbed::cluster::Builder;
@@ -12,15 +11,10 @@ use waypost_testbed::service::programs_folder;
 use waypost_testbed::{Cluster, Postgres};
 
 use self::load::Load;
-use super::User;
-use super::outages::metric_of;
+use super::super::User;
+use super::super::outages::metric_of;
+use super::alone;
 use crate::patience::wait_until;
-
-/// One at a time: each keeps a machine busy by itself.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Two shards with all prefixes, and a third with none.
 fn with_new_shard() -> Builder {
