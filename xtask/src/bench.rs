@@ -12,6 +12,8 @@ mod links;
 mod load;
 mod machine;
 mod memory;
+mod moves;
+mod one_person;
 mod redirect_hot;
 mod redirect_postgres;
 mod redirect_redis;
@@ -66,6 +68,10 @@ enum Name {
     Clicks,
     /// Time of a link's statistics, against the objective
     Stats,
+    /// Moving prefixes to a new shard, against COPY
+    Moves,
+    /// Memory of `waypost` at a million links, against what is promised
+    OnePerson,
     /// All of them
     All,
 }
@@ -95,7 +101,7 @@ pub(crate) struct Options {
 
 impl Name {
     /// One after the other.
-    const EACH: [Self; 9] = [
+    const EACH: [Self; 11] = [
         Self::RedirectHot,
         Self::RedirectRedis,
         Self::RedirectPostgres,
@@ -105,6 +111,8 @@ impl Name {
         Self::Memory,
         Self::Clicks,
         Self::Stats,
+        Self::Moves,
+        Self::OnePerson,
     ];
 
     fn text(self) -> String {
@@ -123,6 +131,8 @@ impl Name {
             Self::Memory => memory::run(bench),
             Self::Clicks => clicks::run(bench),
             Self::Stats => stats::run(bench),
+            Self::Moves => moves::run(bench),
+            Self::OnePerson => one_person::run(bench),
             Self::All => Err(Error::Step("all of them is not one".to_owned())),
         }
     }
@@ -184,6 +194,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         ));
     }
     let programs = programs::build(&options.profile, Purpose::Bench)?;
+    if names.contains(&Name::OnePerson) {
+        programs::build_waypost(&options.profile)?;
+    }
     let folder = steps::target_folder()?.join("bench");
     // What says nothing must not take the place of what does.
     let suffix = if options.quick { "-quick" } else { "" };

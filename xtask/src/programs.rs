@@ -11,6 +11,9 @@ use crate::steps::{self, Steps};
 /// Sends what clients of a cluster would.
 pub(crate) const LOADTEST: &str = "waypost-loadtest";
 
+/// All in one process.
+pub(crate) const WAYPOST: &str = "waypost";
+
 /// Puts clicks into the log: a package and its example.
 pub(crate) const CLICK_FILL: (&str, &str) = ("waypost-analytics-consumer", "click_fill");
 
@@ -19,6 +22,21 @@ pub(crate) const CLICK_COST: (&str, &str) = ("waypost-gateway", "click_cost");
 
 /// Says what a redirect that is not traced pays for traces.
 pub(crate) const TRACE_COST: (&str, &str) = ("waypost-gateway", "trace_cost");
+
+/// Builds that by itself, as one person does: without what only a cluster needs.
+pub(crate) fn build_waypost(profile: &str) -> Result<(), Error> {
+    let package = "waypost-standalone";
+    let arguments = [
+        "build",
+        "--profile",
+        profile,
+        "-p",
+        package,
+        "--bin",
+        WAYPOST,
+    ];
+    Steps::default().cargo(&arguments)
+}
 
 /// Builds them on what the machine must have; answers their folder.
 pub(crate) fn build(profile: &str, purpose: Purpose) -> Result<PathBuf, Error> {

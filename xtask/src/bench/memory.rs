@@ -117,11 +117,16 @@ fn fill(cluster: &Cluster, links: &Links, seconds: u64) -> Result<f64, Error> {
 }
 
 fn resident_bytes(pid: u32) -> Result<f64, Error> {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// A line of what the kernel says of a process's memory.
+pub(super) fn status_bytes(pid: u32, line: &str) -> Result<f64, Error> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|text| text.strip_prefix(line));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
     let bytes = kib.map(|kib| kib * 1024.0);
-    bytes.ok_or_else(|| Error::Step("the gateway's memory cannot be read".to_owned()))
+    bytes.ok_or_else(|| Error::Step(format!("the memory of process {pid} cannot be read")))
 }
 
 /// What the masters use; a replica uses as much again.
