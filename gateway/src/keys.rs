@@ -94,18 +94,7 @@ impl Keys {
         metrics: Metrics,
         end: CancellationToken,
     ) -> Self {
-        let stock = Stock {
-            keys: VecDeque::new(),
-            taken: 0,
-            target: MIN_STOCK,
-        };
-        let keys = Self(Arc::new(Inner {
-            stock: Mutex::new(stock),
-            taken: Notify::new(),
-            arrived: Notify::new(),
-            routes: shards.routes().clone(),
-            metrics,
-        }));
+        let keys = Self::none(shards.routes().clone(), metrics);
         let refill = Refill {
             keys: keys.clone(),
             keygens,
@@ -118,6 +107,21 @@ impl Keys {
             }
         });
         keys
+    }
+
+    fn none(routes: Routes, metrics: Metrics) -> Self {
+        let stock = Stock {
+            keys: VecDeque::new(),
+            taken: 0,
+            target: MIN_STOCK,
+        };
+        Self(Arc::new(Inner {
+            stock: Mutex::new(stock),
+            taken: Notify::new(),
+            arrived: Notify::new(),
+            routes,
+            metrics,
+        }))
     }
 
     /// A slug that nobody else has. Waits a moment if there is none in stock;
@@ -296,5 +300,48 @@ impl Refill {
         fastrand::shuffle(&mut home);
         home.truncate(PREFIXES_PER_LEASE);
         home.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_domain::ShardId;
+    use waypost_domain::shard_map::{Shard, ShardMap};
+    use waypost_runtime::metrics::Registry;
+
+    use super::*;
+
+    #[test]
+    fn slugs_of_an_epoch_that_is_over_are_burned() {
+        let id = ShardId::parse("s0").unwrap();
+        let shard = Shard {
+            id: id.clone(),
+            region: "here".to_owned(),
+            nodes: Vec::new(),
+        };
+        let routes = Routes::seeded_by(&ShardMap::seed(vec![shard]).unwrap());
+        let epoch = |number| Epoch::new(number).unwrap();
+        let begins = |prefix, number| {
+            let prefix = Prefix::parse(prefix).unwrap();
+            routes.learn(&[(prefix, id.clone(), epoch(number))]);
+        };
+        let key = |slug, number| Key {
+            slug: Slug::parse(slug).unwrap(),
+            epoch: epoch(number),
+        };
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let keys = Keys::none(routes.clone(), metrics);
+        begins("aa", 1);
+        begins("bb", 1);
+        keys.add(vec![
+            key("aa000001", 1),
+            key("bb000001", 1),
+            key("aa000002", 1),
+        ]);
+        begins("aa", 2);
+        assert_eq!(keys.try_take(), Some(key("bb000001", 1).slug));
+        assert_eq!(keys.try_take(), None);
+        keys.add(vec![key("aa000003", 2)]);
+        assert_eq!(keys.try_take(), Some(key("aa000003", 2).slug));
     }
 }

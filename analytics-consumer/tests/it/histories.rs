@@ -146,11 +146,17 @@ impl<'a, S: RollupStore + Clone> History<'a, S> {
                 }
             }
         }
-        // In the end somebody counts what there is.
+        // In the end somebody counts what there is. Who died while it committed may be
+        // committing still, so that what is read here is old: then it is fenced.
         for partition in 0..PARTITIONS {
             self.believed[0][partition] = None;
-            let from = self.believe(0, partition).await.unwrap_or(0) as usize;
-            self.count(0, partition, from, usize::MAX, None).await;
+            loop {
+                let from = self.believe(0, partition).await.unwrap_or(0) as usize;
+                if from == self.log[partition].len() {
+                    break;
+                }
+                self.count(0, partition, from, usize::MAX, None).await;
+            }
         }
         self.check().await
     }
