@@ -182,10 +182,15 @@ fn servers(state: &Value, file: &Path) -> Vec<Server> {
         "analyticsPostgres",
         "token",
         "stateFile",
+        "shardMap",
+        "secrets",
         "prometheus",
         "prometheusPid",
     ];
     assert_keys(state, &top);
+    // For tools that speak with the services, such as the mover of prefixes.
+    let path = |key: &str| Path::new(state[key].as_str().unwrap());
+    assert!(path("shardMap").is_file() && path("secrets").is_dir());
     let prometheus = state["prometheus"].as_str().unwrap();
     let address = prometheus.strip_prefix("http://").unwrap();
     let page = http::get(address, "/consoles/index.html", REQUEST_DEADLINE).unwrap();
