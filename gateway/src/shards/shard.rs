@@ -70,21 +70,23 @@ impl Shard {
 
     /// Whether its primary is in this region, says the map.
     pub(crate) fn is_home(&self) -> bool {
-        self.is_home.load(Ordering::Relaxed)
+        self.is_home.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_home(&self, is_home: bool) {
-        if self.is_home.swap(is_home, Ordering::Relaxed) != is_home {
+        if self.is_home() != is_home {
+            // In this order: who sees it at home sees since when.
             let stretch = self.freshness.stretch();
             self.came_home.store(stretch, Ordering::Relaxed);
+            self.is_home.store(is_home, Ordering::Release);
         }
     }
 
     /// Whether slugs of its prefixes may be given out here: it is at home, and has said
     /// since it came home under which epochs it owns them.
     pub(super) fn is_minted_for(&self) -> bool {
-        let is_told = self.freshness.stretch() != self.came_home.load(Ordering::Relaxed);
-        self.is_home() && is_told && self.freshness.is_live()
+        let is_told = || self.freshness.stretch() != self.came_home.load(Ordering::Relaxed);
+        self.is_home() && is_told() && self.freshness.is_live()
     }
 
     /// Slugs and links that wait for a call.
